@@ -1,0 +1,10 @@
+/* Shared by the files of lmcompress._native. */
+#ifndef LMC_NATIVE_H
+#define LMC_NATIVE_H
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+
+int lmc_add_segment(PyObject *module);
+
+#endif

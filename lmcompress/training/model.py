@@ -1,0 +1,285 @@
+"""The Transformer in floating point, and the same with the integers of docs/MODEL.md in its forward pass.
+
+Knows: parameters, gradients, how each quantity is rounded. Does not know: data, optimizers, files.
+With `quantized` set, every value between two operations is the integer that the exact engine has, held in a float32;
+gradients pass the roundings unchanged (straight-through estimation, Bengio et al. 2013).
+
+Shapes: B sequences, T positions, d = d_model, H = n_head, D = HEAD_SIZE, V = vocab_size.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lmcompress.config import HEAD_SIZE, PERIOD, ROTARY, TURNS, ModelConfig
+
+WEIGHT_MAX = 63
+RESIDUAL = 256  # residual stream: integer = RESIDUAL * value
+NORM = 32  # normalized activations: integer = NORM * value
+LOG2 = 256  # logits: integer = LOG2 * log2 of the weight
+SCORE_SHIFT = 10
+
+
+class _Round(torch.autograd.Function):
+    """round(x * scale) clamped to [low, high]; the gradient is that of x * scale inside the bounds."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, scale, low: float, high: float) -> Tensor:
+        y = x * scale
+        inside = (y >= low - 0.5) & (y <= high + 0.5)
+        ctx.save_for_backward(inside, scale if torch.is_tensor(scale) else torch.tensor(scale))
+        return torch.round(y).clamp_(low, high)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        inside, scale = ctx.saved_tensors
+        return grad * inside * scale, None, None, None
+
+
+round_clamp = _Round.apply
+
+
+class _IntegerLinear(torch.autograd.Function):
+    """float32 [N, K] integers in [-128, 127] times float32 [M, K] integers: exact float32 [N, M].
+    Backward is an ordinary product, in bfloat16."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, w: Tensor) -> Tensor:
+        x8, w8 = x.to(torch.int8), w.to(torch.int8)
+        ctx.save_for_backward(x8, w8)
+        return torch._int_mm(x8, w8.t()).float()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        x8, w8 = ctx.saved_tensors
+        g = grad.bfloat16()
+        return (g @ w8.bfloat16()).float(), (g.t() @ x8.bfloat16()).float()
+
+
+def quantize_weight(w: Tensor) -> tuple[Tensor, Tensor]:
+    """Integers in [-63, 63] (float32, gradient passed through) and the scale of each row: w ~ integers * scale."""
+    scale = (w.detach().abs().amax(1) / WEIGHT_MAX).clamp_min(1e-8)
+    return round_clamp(w, (1 / scale)[:, None], -WEIGHT_MAX, WEIGHT_MAX), scale
+
+
+def integer_linear(x: Tensor, w: Tensor, unsigned: bool = False) -> tuple[Tensor, Tensor]:
+    """Accumulators [..., M] of integers x [..., K] (in [0, 255] if `unsigned`) with the quantized rows of w, and the
+    rows' scales [M]."""
+    wq, scale = quantize_weight(w)
+    flat = x.reshape(-1, x.size(-1))
+    if unsigned:  # int8 holds x - 128
+        return (_IntegerLinear.apply(flat - 128, wq) + 128 * wq.sum(1)).view(*x.shape[:-1], -1), scale
+    return _IntegerLinear.apply(flat, wq).view(*x.shape[:-1], -1), scale
+
+
+def rotation_table() -> Tensor:
+    """float32 [2, PERIOD, ROTARY/2]: cosine and sine of each pair's angle at each position."""
+    angle = torch.arange(PERIOD)[:, None] * torch.tensor(TURNS) % PERIOD * (2 * math.pi / PERIOD)
+    return torch.stack([angle.double().cos(), angle.double().sin()]).float()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turns the first ROTARY components of x [..., T, D] by the position's angles."""
+    a, b, rest = x.split([ROTARY // 2, ROTARY // 2, x.size(-1) - ROTARY], -1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1)
+
+
+def shift_keys(k: Tensor) -> Tensor:
+    """Components without a position come from the key before: so a head can find what followed the current token
+    earlier, in one layer. k: [B, T, D]."""
+    turned, still = k.split([ROTARY, k.size(-1) - ROTARY], -1)
+    return torch.cat([turned, F.pad(still, (0, 0, 1, 0))[:, :-1]], -1)
+
+
+def window_mask(T: int, window: int, device) -> Tensor:
+    """bool [T, T]: which key each query sees."""
+    distance = torch.arange(T, device=device)[:, None] - torch.arange(T, device=device)
+    return (distance >= 0) & (distance < window)
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        d, n = config.d_model, config.n_head * HEAD_SIZE
+        self.n_head = config.n_head
+        self.q = nn.Parameter(torch.randn(n, d) * d**-0.5)
+        self.kv = nn.Parameter(torch.randn(2 * HEAD_SIZE, d) * d**-0.5)
+        self.o = nn.Parameter(torch.zeros(d, n))
+        self.up = nn.Parameter(torch.randn(config.d_ff, d) * d**-0.5)
+        self.down = nn.Parameter(torch.zeros(d, config.d_ff))
+        self.gain = nn.Parameter(torch.full((config.n_head,), 1.44))
+        # largest magnitudes that the integers can hold; calibrate() sets them
+        self.register_buffer("clip_v", torch.tensor(4.0))
+        self.register_buffer("clip_o", torch.tensor(4.0))
+        self.register_buffer("clip_u", torch.tensor(8.0))
+        self.seen: dict[str, Tensor] | None = None  # filled while calibrating
+
+    def forward(self, x: Tensor, rotation: Tensor, mask: Tensor) -> Tensor:
+        """x: [B, T, d] residual stream."""
+        B, T, d = x.shape
+        cos, sin = rotation[:, :T]
+        h = F.rms_norm(x, (d,))
+        q = F.linear(h, self.q).view(B, T, self.n_head, HEAD_SIZE).transpose(1, 2)
+        k, v = F.linear(h, self.kv).split(HEAD_SIZE, -1)
+        q = rotate(F.rms_norm(q, (HEAD_SIZE,)), cos, sin) * self.gain[:, None, None].to(x.dtype)
+        k = shift_keys(rotate(F.rms_norm(k, (HEAD_SIZE,)), cos, sin))
+        y = F.scaled_dot_product_attention(
+            q, k[:, None].expand(-1, self.n_head, -1, -1), v[:, None].expand(-1, self.n_head, -1, -1), attn_mask=mask
+        )
+        y = y.transpose(1, 2).reshape(B, T, -1)
+        x = x + F.linear(y, self.o)
+        u = F.linear(F.rms_norm(x, (d,)), self.up)
+        if self.seen is not None:
+            self.seen.update(v=v, o=y, u=u)
+        return x + F.linear(F.relu(u).square(), self.down)
+
+    def forward_quantized(self, x: Tensor, rotation: Tensor, mask: Tensor) -> Tensor:
+        """x: [B, T, d] residual stream, integers. The scales are those of `Block.export`."""
+        B, T, d = x.shape
+        s = self.multipliers()
+        h = norm(x, NORM)
+        q = round_clamp(integer_linear(h, self.q)[0], s["q"], -32767, 32767)
+        kv = integer_linear(h, self.kv)[0]
+        k = round_clamp(kv[..., :HEAD_SIZE], s["kv"][:HEAD_SIZE], -32767, 32767)
+        v = round_clamp(kv[..., HEAD_SIZE:], s["kv"][HEAD_SIZE:], -127, 127)
+        q = rotate_quantized(q.view(B, T, self.n_head, HEAD_SIZE).transpose(1, 2), rotation[:, :T])
+        k = shift_keys(rotate_quantized(k, rotation[:, :T]))
+        scores = (q.reshape(B, -1, HEAD_SIZE) @ k.transpose(1, 2)).view(B, self.n_head, T, T)  # exact in float32
+        y = attend_quantized(scores, v, self.gain, mask, s["attn"])
+        y = y.transpose(1, 2).reshape(B, T, -1)
+        x = add(x, integer_linear(y, self.o)[0], s["o"])
+        u = round_clamp(integer_linear(norm(x, NORM), self.up)[0], s["up"], 0, 255)
+        a = square_quantized(u)
+        return add(x, integer_linear(a, self.down, unsigned=True)[0], s["down"])
+
+    def multipliers(self) -> dict[str, Tensor]:
+        """float32 factors from accumulators to the next integers."""
+        scale = {n: quantize_weight(getattr(self, n))[1] for n in ("q", "kv", "o", "up", "down")}
+        k, v = scale["kv"].split(HEAD_SIZE)
+        return {
+            "q": scale["q"] * (RESIDUAL / NORM),
+            "kv": torch.cat([k * (RESIDUAL / NORM), v * (127 / NORM) / self.clip_v]),
+            "attn": self.clip_v / self.clip_o,
+            "o": scale["o"] * (self.clip_o * (RESIDUAL / 127)),
+            "up": scale["up"] * (255 / NORM) / self.clip_u,
+            "down": scale["down"] * (self.clip_u.square() * (RESIDUAL * 256 / 255**2)),
+        }
+
+
+def norm(x: Tensor, unit: int) -> Tensor:
+    """Integers in [-127, 127]: x [..., n] over its root mean square, times `unit`."""
+    n = x.size(-1)
+    energy = x.detach().double().square().sum(-1, keepdim=True)
+    r = (unit * math.sqrt(n) / energy.sqrt().clamp_min(1e-30)).float()
+    r = torch.where(energy == 0, 0.0, r)
+    y = x * r
+    # gradient of the normalization: the part along x vanishes
+    rounded = y.round().clamp(-127, 127)
+    if not torch.is_grad_enabled():
+        return rounded
+    smooth = F.rms_norm(x, (n,)) * unit
+    inside = (smooth.abs() <= 127.5).float()
+    return (smooth * inside) + (rounded - smooth * inside).detach()
+
+
+def rotate_quantized(t: Tensor, rotation: Tensor) -> Tensor:
+    """Integers in [-127, 127] of a query or key [..., T, D]: normalized and turned."""
+    cos, sin = (rotation * 16384).round()
+    a, b, rest = t.split([ROTARY // 2, ROTARY // 2, HEAD_SIZE - ROTARY], -1)
+    with torch.no_grad():
+        energy = t.double().square().sum(-1, keepdim=True)
+        r = torch.where(energy == 0, 0.0, NORM * math.sqrt(HEAD_SIZE) / energy.sqrt().clamp_min(1e-30))
+        ad, bd, cd, sd = a.double(), b.double(), cos.double(), sin.double()
+        turned = torch.cat([ad * cd - bd * sd, bd * cd + ad * sd], -1).float() * (r / 16384).float()
+        exact = torch.cat([turned, rest * r.float()], -1).round().clamp(-127, 127)
+    if not torch.is_grad_enabled():
+        return exact
+    smooth = rotate(F.rms_norm(t, (HEAD_SIZE,)), *rotation) * NORM
+    inside = (smooth.abs() <= 127.5).float()
+    return smooth * inside + (exact - smooth * inside).detach()
+
+
+def score_multiplier(gain: Tensor) -> Tensor:
+    """Integer factor of score differences, per head: (difference * factor) >> SCORE_SHIFT is LOG2 * log2."""
+    factor = gain * (HEAD_SIZE**-0.5 / NORM**2 * math.log2(math.e) * LOG2 * 2**SCORE_SHIFT)
+    return factor + (factor.round().clamp(1, 511) - factor).detach()
+
+
+def attend_quantized(scores: Tensor, v: Tensor, gain: Tensor, mask: Tensor, out_scale: Tensor) -> Tensor:
+    """Integers in [-127, 127] [B, H, T, D] from integer scores [B, H, T, T] and values [B, T, D]."""
+    scores = scores.masked_fill(~mask, -1e9)
+    top = scores.detach().amax(-1, keepdim=True)
+    m = score_multiplier(gain)[:, None, None]
+    smooth = (scores - top) * m / 2**SCORE_SHIFT  # <= 0, in LOG2 * log2
+    e = smooth + (-torch.floor(-smooth) - smooth).detach()
+    p = torch.exp2(e / LOG2 + 14)
+    p = p + (exp2_quantized(-e.detach()) - p).detach()
+    num = p @ v[:, None]
+    den = p.sum(-1, keepdim=True)
+    return round_clamp(num / den, out_scale, -127, 127)
+
+
+def exp2_quantized(e: Tensor) -> Tensor:
+    """The attention weight table of docs/MODEL.md: floor(2^14 * 2^-(fraction)) >> whole, for integers e >= 0."""
+    e = e.clamp_max(LOG2 * 16)
+    whole = torch.floor(e / LOG2)
+    fraction = e - whole * LOG2
+    return torch.floor(torch.floor(torch.exp2(14 - fraction / LOG2) + 0.5) * torch.exp2(-whole))
+
+
+def square_quantized(u: Tensor) -> Tensor:
+    """(u * u + 128) >> 8 for integers u in [0, 255]."""
+    smooth = u.square() / 256
+    return smooth + (torch.floor((u.square() + 128) / 256) - smooth).detach()
+
+
+def add(x: Tensor, acc: Tensor, scale: Tensor) -> Tensor:
+    """The residual stream after adding the rescaled accumulators."""
+    return (x + round_clamp(acc, scale, -32767, 32767)).clamp(-32767, 32767)
+
+
+class Transformer(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Parameter(torch.randn(config.vocab_size, config.d_model))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.head = nn.Parameter(torch.zeros(config.vocab_size, config.d_model))
+        self.register_buffer("rotation", rotation_table(), persistent=False)
+
+    def forward(self, ids: Tensor, quantized: bool = False) -> Tensor:
+        """Natural logits float [B, T, V] for ids [B, T]."""
+        T, d = ids.size(1), self.config.d_model
+        mask = window_mask(T, self.config.window, ids.device)
+        x = F.rms_norm(F.embedding(ids, self.embed), (d,))
+        if quantized:
+            x = round_clamp(x, float(NORM), -127, 127) * (RESIDUAL // NORM)
+            for block in self.blocks:
+                x = block.forward_quantized(x, self.rotation, mask)
+            acc, scale = integer_linear(norm(x, NORM), self.head)
+            return round_clamp(acc, scale * self.head_factor, -32767, 32767) * (math.log(2) / LOG2)
+        for block in self.blocks:
+            x = block(x, self.rotation.to(x.dtype), mask)
+        return F.linear(F.rms_norm(x, (d,)), self.head)
+
+    @torch.no_grad()
+    def calibrate(self, ids: Tensor) -> None:
+        """Sets the clipping points of values, attention outputs and MLP inputs from the batch ids [B, T]: the 99.99th
+        percentile of the magnitudes, a little enlarged."""
+        for block in self.blocks:
+            block.seen = {}
+        self(ids)
+        for block in self.blocks:
+            for name, clip in (("v", block.clip_v), ("o", block.clip_o), ("u", block.clip_u)):
+                magnitude = block.seen[name].float().abs().flatten().sort().values
+                clip.fill_(1.1 * float(magnitude[int(0.9999 * (len(magnitude) - 1))]))
+            block.seen = None
+
+    @property
+    def head_factor(self) -> float:
+        """From accumulator times row scale to an integer logit."""
+        return LOG2 / (NORM * math.log(2))

@@ -1,0 +1,209 @@
+"""The training loop: from token ids to checkpoints.
+
+Knows: schedule, checkpoints, validation, devices. Does not know: how text became ids, the model file.
+Runs on a CPU, on a GPU, or on several under torchrun; bfloat16 products, float32 parameters. The last share of the
+steps has the exact integers in its forward pass. A run that finds its checkpoint goes on from it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from lmcompress.config import ModelConfig
+from lmcompress.training import data
+from lmcompress.training.model import Transformer
+from lmcompress.training.optimizer import Muon
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run. Learning rates are those of the plateau; shares are of `tokens`."""
+
+    model: ModelConfig
+    sequence: int  # tokens; longer than the window, so that a lane's later positions are seen too
+    batch: int  # sequences in a step, over all devices
+    tokens: int
+    warmup: float  # share: the rate rises from 0
+    decay: float  # share: the rate falls to 2 % of the plateau at the end
+    quantized: float  # share at the end with integers in the forward pass
+    muon_lr: float
+    embed_lr: float
+    head_lr: float
+    weight_decay: float
+    seed: int = 0
+
+    @staticmethod
+    def load(path: Path) -> Recipe:
+        fields = json.loads(path.read_text())
+        return Recipe(**{**fields, "model": ModelConfig(**fields["model"])})
+
+
+def rate(progress: float, recipe: Recipe) -> float:
+    """Share of the plateau learning rate at `progress` in [0, 1]."""
+    return max(0.02, min(1.0, progress / recipe.warmup if recipe.warmup else 1.0, (1 - progress) / recipe.decay))
+
+
+def train(recipe: Recipe, ids: Path, out: Path, device: str = "auto", validate_every: int = 500) -> None:
+    """Trains on the token ids in folder `ids` (data.tokenize); writes checkpoint.pt, log.jsonl and TensorBoard curves to
+    `out`."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if device == "auto":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    if world > 1:
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(recipe.seed)
+    model = Transformer(recipe.model).to(device)
+    matrices = [p for b in model.blocks for p in (b.q, b.kv, b.o, b.up, b.down)]
+    muon = Muon(matrices, recipe.muon_lr, weight_decay=recipe.weight_decay)
+    adam = torch.optim.AdamW(
+        [
+            {"params": [model.embed], "lr": recipe.embed_lr},
+            {"params": [model.head], "lr": recipe.head_lr},
+            {"params": [b.gain for b in model.blocks], "lr": 0.003},
+        ],
+        betas=(0.8, 0.95), eps=1e-10, weight_decay=0.0,
+    )  # fmt: skip
+    plateau = [[g["lr"] for g in o.param_groups] for o in (muon, adam)]
+    step, elapsed = 0, 0.0
+    checkpoint = out / "checkpoint.pt"
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        model.load_state_dict(saved["model"])
+        muon.load_state_dict(saved["muon"])
+        adam.load_state_dict(saved["adam"])
+        step, elapsed = saved["step"], saved["elapsed"]
+    mix = data.Mix(ids, recipe.sequence, recipe.seed)
+    validation = data.validation(ids, recipe.sequence, 64 * recipe.sequence)
+    compiled = {}
+
+    def loss_of(rows: Tensor, quantized: bool) -> Tensor:
+        """Mean nats per token of rows [B, T + 1]."""
+        if quantized not in compiled:
+
+            def forward(rows: Tensor) -> Tensor:
+                with torch.autocast(rows.device.type, torch.bfloat16, enabled=not quantized):
+                    logits = model(rows[:, :-1], quantized)
+                return F.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten(), reduction="none")
+
+            compiled[quantized] = torch.compile(forward, dynamic=False)
+        return compiled[quantized](rows)
+
+    def validate(quantized: bool) -> dict[str, float]:
+        """Bits per byte by category, and their mean weighted as in training."""
+        local = recipe.batch // world
+        bits = {}
+        with torch.no_grad():
+            for category, (rows, n_bytes) in validation.items():
+                nats = 0.0
+                for i in range(0, len(rows), local):
+                    part = rows[i : i + local]
+                    full = np.concatenate([part, np.zeros((local - len(part), part.shape[1]), np.int64)])
+                    losses = loss_of(torch.from_numpy(full).to(device), quantized)
+                    nats += losses.view(local, -1)[: len(part)].sum().item()
+                bits[category] = nats / math.log(2) / n_bytes
+        weight = {c: data.WEIGHTS.get(c, 1.0) * mix.index[f"{c}.train"]["bytes"] for c in bits}
+        bits["mean"] = sum(bits[c] * w for c, w in weight.items()) / sum(weight.values())
+        return bits
+
+    def save() -> None:
+        state = {"model": model.state_dict(), "muon": muon.state_dict(), "adam": adam.state_dict(),
+                 "step": step, "elapsed": elapsed, "recipe": json.dumps(asdict(recipe))}  # fmt: skip
+        torch.save(state, out / "checkpoint.tmp")
+        (out / "checkpoint.tmp").replace(checkpoint)
+
+    per_step = recipe.batch * recipe.sequence
+    steps = recipe.tokens // per_step
+    log = Log(out, step, steps) if rank == 0 else None
+    average = None
+    quantized_before = None
+    while step < steps:
+        started = time.perf_counter()
+        progress = step / steps
+        quantized = progress >= 1 - recipe.quantized
+        if quantized and not quantized_before:
+            model.calibrate(torch.from_numpy(mix.batch(step, 8)).to(device)[:, :-1])
+        quantized_before = quantized
+        for optimizer, rates in zip((muon, adam), plateau, strict=True):
+            for group, lr in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = lr * rate(progress, recipe)
+        for group in muon.param_groups:
+            group["momentum"] = 0.85 + 0.1 * min(1.0, step / 300)
+        rows = torch.from_numpy(mix.batch(step, recipe.batch)[rank::world]).to(device)
+        loss = loss_of(rows, quantized).mean()
+        loss.backward()
+        if world > 1:
+            for p in model.parameters():
+                dist.all_reduce(p.grad, op=dist.ReduceOp.AVG)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        muon.step()
+        adam.step()
+        model.zero_grad(set_to_none=True)
+        step += 1
+        elapsed += time.perf_counter() - started
+        average = loss.item() if average is None else 0.98 * average + 0.02 * loss.item()
+        if log and (step % 10 == 0 or step == steps):
+            log.step(step, step * per_step, average, elapsed, quantized)
+        if step % validate_every == 0 or step == steps:
+            bits = validate(quantized)
+            if log:
+                log.validation(step, step * per_step, bits, elapsed, quantized)
+                save()
+    if log:
+        log.close()
+    if world > 1:
+        dist.destroy_process_group()
+
+
+class Log:
+    """Progress on stderr, log.jsonl, and TensorBoard curves where tensorboard is installed."""
+
+    def __init__(self, out: Path, step: int, steps: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.file = (out / "log.jsonl").open("a")
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(out / "tensorboard"))
+        except ImportError:
+            self.board = None
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), disable=None
+        )
+        self.task = self.bar.add_task("training", total=steps, completed=step)
+        self.bar.start()
+
+    def _write(self, step: int, tokens: int, elapsed: float, quantized: bool, values: dict[str, float]) -> None:
+        values = {k: round(v, 5) for k, v in values.items()}
+        record = {"step": step, "tokens": tokens, "seconds": round(elapsed), "quantized": quantized, **values}
+        self.file.write(json.dumps(record) + "\n")
+        self.file.flush()
+        if self.board:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, tokens)
+
+    def step(self, step: int, tokens: int, loss: float, elapsed: float, quantized: bool) -> None:
+        self._write(step, tokens, elapsed, quantized, {"nats_per_token": loss})
+        self.bar.update(self.task, completed=step, description=f"{loss:.3f} nats per token")
+
+    def validation(self, step: int, tokens: int, bits: dict[str, float], elapsed: float, quantized: bool) -> None:
+        self._write(step, tokens, elapsed, quantized, {f"bits_per_byte/{c}": b for c, b in bits.items()})
+        self.bar.console.print(f"{tokens / 1e6:.1f} M tokens: " + ", ".join(f"{c} {b:.3f}" for c, b in bits.items()))
+
+    def close(self) -> None:
+        self.bar.stop()
+        self.file.close()
+        if self.board:
+            self.board.close()
