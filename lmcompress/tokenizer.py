@@ -20,6 +20,7 @@ except ImportError:
     _native = None  # type: ignore[assignment]
 
 WINDOW = 65536  # bytes segmented together; pieces never cross a window's end
+MAX_PIECE = 64  # bytes of the longest piece
 
 
 @dataclass(frozen=True)

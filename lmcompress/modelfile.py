@@ -1,0 +1,199 @@
+"""A model on disk: configuration, vocabulary, integer weights; its digest is its identity.
+
+Knows: the file's layout, the bounds that weights must keep. Does not know: arithmetic, archives.
+
+Layout: MAGIC, uint32 length of the header, the header (JSON: name, arithmetic, config, card), then one zstd frame with
+every array in the order of `_shapes`, little-endian, row by row. zstd's Huffman stage is within 1 % of an arithmetic
+coder on such weights (docs/LOG.md) and loads in milliseconds. The model id is the SHA-256 of the whole file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmcompress.config import HEAD_SIZE, ModelConfig
+from lmcompress.errors import CorruptError, MissingModelError, UnsupportedError
+from lmcompress.tokenizer import MAX_PIECE, Tokenizer
+
+MAGIC = b"\x89LMMODEL"
+ARITHMETIC = 1  # docs/MODEL.md
+WEIGHT_MAX = 63
+START = b"\0"  # the piece before a lane's first
+SHIPPED = Path(__file__).parent / "models"
+SUFFIX = ".lmm"
+MAX_FILE = 1 << 30
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """Integer weights of one layer: matrices int8 [rows out, columns in] within +-63, float32 scales per row out."""
+
+    qkv: np.ndarray  # int8 [(H + 2) * D, d]: queries, key, value
+    qkv_scale: np.ndarray  # float32 [(H + 2) * D]
+    score: np.ndarray  # int32 [H], 1 to 511: score differences to 1/256 of log2, before the shift
+    attn_scale: np.ndarray  # float32 scalar
+    o: np.ndarray  # int8 [d, H * D]
+    o_scale: np.ndarray  # float32 [d]
+    up: np.ndarray  # int8 [d_ff, d]
+    up_scale: np.ndarray  # float32 [d_ff]
+    down: np.ndarray  # int8 [d, d_ff]
+    down_scale: np.ndarray  # float32 [d]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Everything that a model file holds."""
+
+    name: str
+    config: ModelConfig
+    tokenizer: Tokenizer
+    depths: np.ndarray  # uint8 [V]: the tree over the vocabulary (tree.py)
+    embed: np.ndarray  # int8 [V, d]
+    layers: tuple[Layer, ...]
+    head: np.ndarray  # int8 [V, d]
+    head_scale: np.ndarray  # float32 [V]
+    card: dict[str, Any] = field(default_factory=dict)  # how it was trained, under which licences, what it scored
+    digest: bytes = b""  # SHA-256 of the file, 32 bytes; set by loads()
+
+    @cached_property
+    def start(self) -> int:
+        """The id before a lane's first."""
+        return self.tokenizer.pieces.index(START)
+
+
+def _shapes(c: ModelConfig) -> list[tuple[str, str, tuple[int, ...]]]:
+    """(name, dtype, shape) of every array in file order; a layer's come once for each layer, after the embedding."""
+    d, heads = c.d_model, c.n_head * HEAD_SIZE
+    layer = [
+        ("qkv", "|i1", (heads + 2 * HEAD_SIZE, d)), ("qkv_scale", "<f4", (heads + 2 * HEAD_SIZE,)),
+        ("score", "<i4", (c.n_head,)), ("attn_scale", "<f4", ()),
+        ("o", "|i1", (d, heads)), ("o_scale", "<f4", (d,)),
+        ("up", "|i1", (c.d_ff, d)), ("up_scale", "<f4", (c.d_ff,)),
+        ("down", "|i1", (d, c.d_ff)), ("down_scale", "<f4", (d,)),
+    ]  # fmt: skip
+    ends = [("head", "|i1", (c.vocab_size, d)), ("head_scale", "<f4", (c.vocab_size,))]
+    return [("embed", "|i1", (c.vocab_size, d)), *layer * c.n_layer, *ends]
+
+
+def dumps(model: Model) -> bytes:
+    """The file's bytes. The same model gives the same bytes with the same version of zstandard."""
+    import zstandard
+
+    arrays: dict[str, list[np.ndarray]] = {"embed": [model.embed], "head": [model.head], "head_scale": [model.head_scale]}
+    for layer in model.layers:
+        for name in vars(layer):
+            arrays.setdefault(name, []).append(getattr(layer, name))
+    tokenizer = model.tokenizer
+    vocabulary = bytes(map(len, tokenizer.pieces)) + b"".join(tokenizer.pieces)
+    parts = [vocabulary, np.array(tokenizer.costs, "<u2").tobytes(), np.asarray(model.depths, np.uint8).tobytes()]
+    for name, dtype, shape in _shapes(model.config):
+        array = np.asarray(arrays[name].pop(0))
+        if array.shape != shape:
+            raise ValueError(f"{name} is {array.shape}, not {shape}")
+        parts.append(array.astype(dtype).tobytes())
+    header = json.dumps(
+        {"name": model.name, "arithmetic": ARITHMETIC, "config": asdict(model.config), "card": model.card}
+    ).encode()
+    body = zstandard.ZstdCompressor(level=3).compress(b"".join(parts))
+    return MAGIC + struct.pack("<I", len(header)) + header + body
+
+
+def loads(data: bytes) -> Model:
+    """The model in a file's bytes. Raises CorruptError where they are not one, UnsupportedError for another version."""
+    import zstandard
+
+    if len(data) > MAX_FILE or not data.startswith(MAGIC) or len(data) < len(MAGIC) + 4:
+        raise CorruptError("not a model file")
+    (size,) = struct.unpack_from("<I", data, len(MAGIC))
+    begin = len(MAGIC) + 4 + size
+    try:
+        header = json.loads(data[len(MAGIC) + 4 : begin])
+        arithmetic, config, name = header["arithmetic"], ModelConfig(**header["config"]), str(header["name"])
+        if arithmetic != ARITHMETIC:
+            raise UnsupportedError(f"model {name} needs arithmetic {arithmetic}; this is {ARITHMETIC}")
+        _check_config(config)
+        V = config.vocab_size
+        shapes = _shapes(config)
+        arrays_size = sum(np.dtype(t).itemsize * int(np.prod(s)) for _, t, s in shapes)
+        limit = arrays_size + V * (MAX_PIECE + 4)
+        body = zstandard.ZstdDecompressor().stream_reader(data[begin:]).read(limit + 1)
+        lengths = np.frombuffer(body, np.uint8, V)
+        text = body[V : V + int(lengths.sum())]
+        offset = V + len(text)
+        if len(body) != offset + 3 * V + arrays_size or lengths.min() < 1 or lengths.max() > MAX_PIECE:
+            raise CorruptError("the model's arrays have the wrong size")
+        ends = np.cumsum(lengths, dtype=np.int64)
+        pieces = tuple(text[e - n : e] for e, n in zip(ends.tolist(), lengths.tolist(), strict=True))
+        costs = tuple(np.frombuffer(body, "<u2", V, offset).tolist())
+        depths = np.frombuffer(body, np.uint8, V, offset + 2 * V)
+        offset += 3 * V
+        fields: dict[str, list[np.ndarray]] = {}
+        for field_name, dtype, shape in shapes:
+            array = np.frombuffer(body, dtype, int(np.prod(shape)), offset).reshape(shape)
+            offset += array.nbytes
+            _check_array(field_name, array)
+            fields.setdefault(field_name, []).append(array.astype(array.dtype.newbyteorder("=")))
+    except (ValueError, TypeError, KeyError, zstandard.ZstdError) as error:
+        raise CorruptError(f"damaged model file: {error}") from None
+    if len(set(pieces)) != V or START not in pieces or 0 in costs:
+        raise CorruptError("damaged model file: vocabulary")
+    embed, head, head_scale = (fields.pop(n)[0] for n in ("embed", "head", "head_scale"))
+    layers = tuple(Layer(**{n: a[i] for n, a in fields.items()}) for i in range(config.n_layer))
+    digest = hashlib.sha256(data).digest()
+    card = header.get("card", {})
+    return Model(name, config, Tokenizer(pieces, costs), depths, embed, layers, head, head_scale, card, digest)
+
+
+def _check_config(c: ModelConfig) -> None:
+    """Bounds that keep every sum of docs/MODEL.md within its width, and what a header may claim within reason."""
+    if not all(isinstance(v, int) for v in asdict(c).values()):
+        raise CorruptError("damaged model file: config")
+    if not (256 <= c.vocab_size <= 32768 and c.vocab_size % 32 == 0 and 1 <= c.n_layer <= 64 and 1 <= c.window <= 1024):
+        raise UnsupportedError("the model's vocabulary, depth or window is out of bounds")
+    if not (c.d_model % 64 == 0 and 64 <= c.d_model <= 2048 and c.d_ff % 64 == 0 and 64 <= c.d_ff <= 8192):
+        raise UnsupportedError("the model's width is out of bounds")
+    if not 1 <= c.n_head <= 32:
+        raise UnsupportedError("the model's heads are out of bounds")
+
+
+def _check_array(name: str, array: np.ndarray) -> None:
+    if name == "score":
+        good = array.min() >= 1 and array.max() <= 511
+    elif array.dtype.kind == "f":
+        good = bool(np.isfinite(array).all()) and array.min() >= 2.0**-40 and array.max() <= 2.0**10
+    else:
+        good = np.abs(array.astype(np.int16)).max() <= (127 if name == "embed" else WEIGHT_MAX)
+    if not good:
+        raise CorruptError(f"damaged model file: {name} out of bounds")
+
+
+def load(name_or_path: str | Path) -> Model:
+    """A shipped model by name, or a model file by path. Raises MissingModelError where there is none."""
+    path = SHIPPED / f"{name_or_path}{SUFFIX}"
+    if not path.is_file():
+        path = Path(name_or_path)
+    if not path.is_file():
+        raise MissingModelError(f"no model {name_or_path}: neither shipped nor a file; shipped: {', '.join(shipped())}")
+    return loads(path.read_bytes())
+
+
+def shipped() -> list[str]:
+    """Names of the models in the package."""
+    return sorted(p.name[: -len(SUFFIX)] for p in SHIPPED.glob(f"*{SUFFIX}"))
+
+
+def find(digest: bytes) -> Model:
+    """The shipped model with this SHA-256. Raises MissingModelError where there is none."""
+    for name in shipped():
+        data = (SHIPPED / f"{name}{SUFFIX}").read_bytes()
+        if hashlib.sha256(data).digest() == digest:
+            return loads(data)
+    raise MissingModelError(f"no model with SHA-256 {digest.hex()}; give its file with --model")
