@@ -1,25 +1,31 @@
-"""What can go wrong, and whose fault it is. Knows nothing else of the package."""
+"""What can go wrong, and whose fault it is. Knows nothing else.
+
+A caller's mistake (a level that does not exist, a closed file) is a ValueError or TypeError, as everywhere in Python, and
+the system's refusals are OSError; everything that an archive or a model file can do wrong is an LMCompressError.
+"""
+
+from __future__ import annotations
 
 
 class LMCompressError(Exception):
-    """Every failure that is not a programming error."""
+    """The archive, or the model it needs, cannot be used."""
 
 
 class CorruptError(LMCompressError):
-    """The data is damaged, or was never ours."""
+    """The bytes are not what was written: damage, or not an archive at all."""
 
 
 class TruncatedError(CorruptError):
-    """The data ends before it should."""
+    """The bytes end too early; what there is may be good."""
 
 
 class UnsupportedError(LMCompressError):
-    """The data is sound but needs something that this version does not have."""
+    """A sound archive or model that this version cannot read; the message names what is needed."""
 
 
 class MissingModelError(LMCompressError):
-    """The model that the data names is not at hand."""
+    """The model that the archive was made with, or that was asked for, is not here."""
 
 
 class LimitError(LMCompressError):
-    """Going on would take more memory or write more output than the caller allows."""
+    """Reading on would take more memory or give more output than the caller allows."""
