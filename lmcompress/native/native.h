@@ -6,5 +6,6 @@
 #include <stdint.h>
 
 int lmc_add_segment(PyObject *module);
+int lmc_add_rangecoder(PyObject *module);
 
 #endif
