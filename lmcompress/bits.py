@@ -31,7 +31,7 @@ class Reader:
     def remaining(self) -> int:
         return len(self.data) - self.offset
 
-    def bytes(self, n: int) -> bytes:
+    def take(self, n: int) -> bytes:
         """The next `n` bytes."""
         if n > self.remaining:
             raise TruncatedError(f"{n} bytes expected, {self.remaining} left")
@@ -40,7 +40,7 @@ class Reader:
 
     def uint(self, width: int) -> int:
         """An unsigned integer of `width` bytes."""
-        return int.from_bytes(self.bytes(width), "little")
+        return int.from_bytes(self.take(width), "little")
 
     def varint(self, limit: int) -> int:
         """A varint of at most `limit`. Raises CorruptError above it, or when a shorter form exists."""
@@ -65,7 +65,7 @@ class Writer:
     def __init__(self, data: Buffer = b"") -> None:
         self.data = bytearray(data)
 
-    def bytes(self, data: Buffer) -> Writer:
+    def put(self, data: Buffer) -> Writer:
         self.data += data
         return self
 

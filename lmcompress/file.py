@@ -1,0 +1,532 @@
+"""Archives as files, in the shape of lzma and compression.zstd.
+
+Knows: file objects, where in an archive a byte of content is, how to save what a damaged archive still holds. Does not
+know: paths' meaning, terminals, models.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import io
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+
+from lmcompress.bits import Buffer, Reader
+from lmcompress.container import (
+    HEADER_COPY,
+    LAST_METHOD,
+    MAX_BLOCK_LOG,
+    METADATA,
+    METHODS,
+    VERSION,
+    Block,
+    Header,
+    Member,
+    Skippable,
+    copied_header,
+    parse_record_header,
+    read_members,
+    scan,
+)
+from lmcompress.errors import CorruptError, LimitError, LMCompressError, TruncatedError
+from lmcompress.methods import DEFAULT_LEVEL, DEFAULT_MEMORY, BlockDecoder
+from lmcompress.stream import BLOCK_SIZE, LMCompressor, MemberDecoder
+
+if TYPE_CHECKING:
+    from lmcompress.modelfile import Model
+
+_CHUNK = 1 << 18  # bytes read from a file at a time
+
+
+def compress(
+    data: Buffer,
+    level: int = DEFAULT_LEVEL,
+    *,
+    model: Model | str | Path | None = None,
+    threads: int = 0,
+    block_size: int = BLOCK_SIZE,
+    check: bool = True,
+    metadata: Mapping[str, str] | None = None,
+) -> bytes:
+    """An archive of `data`. Arguments and errors as for LMCompressor."""
+    compressor = LMCompressor(
+        level, model=model, threads=threads, block_size=block_size, check=check, metadata=metadata
+    )
+    return compressor.compress(data, LMCompressor.FLUSH_FRAME)
+
+
+def decompress(
+    data: Buffer,
+    *,
+    model: Model | str | Path | None = None,
+    threads: int = 0,
+    memory: int = DEFAULT_MEMORY,
+    max_output: int | None = None,
+) -> bytes:
+    """The content of an archive of one or several members. Arguments as for LMDecompressor; raises LMCompressError."""
+    raw = _ContentReader(io.BytesIO(data), model, threads, memory)
+    blocks, total = [], 0
+    while block := raw.next_block(None if max_output is None else max_output - total):
+        blocks.append(block)
+        total += len(block)
+    return b"".join(blocks)
+
+
+class _ContentReader(io.RawIOBase):
+    """An archive's content as a raw stream: in order with every digest checked, or by the index wherever asked."""
+
+    def __init__(self, file: BinaryIO, model: Model | str | Path | None, threads: int, memory: int) -> None:
+        self._file, self._options = file, (model, threads, memory)
+        self._seekable = bool(getattr(file, "seekable", lambda: False)())
+        self._base = file.tell() if self._seekable else 0  # where the archive begins in the file
+        self._position = 0  # in the content
+        self._block, self._block_start = b"", 0  # the block decoded last, and where in the content it begins
+        self._next_start = 0  # where in the content the next block in order begins
+        self._next_read = self._base  # where in the file the reading in order goes on
+        self._member = MemberDecoder(*self._options)
+        self._failure: LMCompressError | None = None  # what ended the reading in order
+        self._members: list[Member] | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._seekable
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Raises io.UnsupportedOperation backwards in a file that cannot seek, CorruptError without a good index."""
+        if whence == io.SEEK_CUR:
+            offset += self._position
+        elif whence == io.SEEK_END:
+            offset += sum(member.raw_size for member in self._index())
+        elif whence != io.SEEK_SET:
+            raise ValueError(f"invalid value for whence: {whence}")
+        if offset < 0:
+            raise ValueError(f"negative seek position {offset}")
+        if not self._seekable and offset < self._block_start:
+            raise io.UnsupportedOperation("the archive is a stream and cannot be read backwards")
+        self._position = offset
+        return offset
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._block_start <= self._position < self._block_start + len(self._block):
+            if not self._load():
+                return 0
+        start = self._position - self._block_start
+        view = memoryview(buffer).cast("B")
+        data = self._block[start : start + len(view)]
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def next_block(self, limit: int | None = None) -> bytes:
+        """The next block in order, empty at the end of the archive, which is then found whole and right. Raises
+        LimitError when it is longer than `limit`."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            block = self._next_block(limit)
+        except LMCompressError as error:
+            self._failure = error
+            raise
+        self._block, self._block_start = block, self._next_start
+        self._next_start += len(block)
+        return block
+
+    def _next_block(self, limit: int | None) -> bytes:
+        if self._seekable:
+            self._file.seek(self._next_read)
+        while (block := self._member.next(limit)) is None:
+            chunk = self._file.read(_CHUNK)
+            if self._member.finished:
+                chunk = self._member.unused + chunk
+                if not chunk:
+                    return b""
+                self._member = MemberDecoder(*self._options)
+            elif not chunk:
+                raise TruncatedError(f"the archive ends too early, after {self._next_start} bytes of content")
+            self._member.feed(chunk)
+            if self._seekable:
+                self._next_read = self._file.tell()
+        return block
+
+    def _load(self) -> bool:
+        """Loads the block that holds `_position`, or one before it; False at the end."""
+        if not self._seekable or (self._position == self._next_start and self._failure is None):
+            return bool(self.next_block())
+        start = 0
+        for member in self._index():
+            if self._position < start + member.raw_size:
+                i = member.find(self._position - start)
+                block = member.read(self._file, i)
+                assert isinstance(block, Block)
+                model, threads, memory = self._options
+                self._block = BlockDecoder(member.header, model, threads, memory).decode(block)
+                self._block_start = start + member.raw_offsets[i]
+                return True
+            start += member.raw_size
+        return False
+
+    def _index(self) -> list[Member]:
+        if not self._seekable:
+            raise io.UnsupportedOperation("the archive is a stream: its index is at its end")
+        if self._members is None:
+            self._members = read_members(self._file, start=self._base)
+        return self._members
+
+
+class LMFile(io.BufferedIOBase):
+    """An archive as a binary file of its content; see `open`. Reading may seek: only the blocks needed are decoded."""
+
+    def __init__(
+        self,
+        filename: str | os.PathLike[str] | IO[bytes],
+        mode: str = "r",
+        *,
+        level: int = DEFAULT_LEVEL,
+        model: Model | str | Path | None = None,
+        threads: int = 0,
+        memory: int = DEFAULT_MEMORY,
+        block_size: int = BLOCK_SIZE,
+        check: bool = True,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """mode: r, w (replace), x (must not exist) or a (another member behind those there are), with b or without.
+        The other arguments as for LMCompressor and LMDecompressor."""
+        self._file: BinaryIO | None = None
+        self._owned = False
+        self._compressor: LMCompressor | None = None
+        self._reader: io.BufferedReader | None = None
+        self._written = 0
+        self.mode = mode.replace("b", "")
+        if self.mode not in ("r", "w", "x", "a"):
+            raise ValueError(f"invalid mode: {mode!r}")
+        if self.mode != "r":
+            self._compressor = LMCompressor(
+                level, model=model, threads=threads, block_size=block_size, check=check, metadata=metadata
+            )
+        if isinstance(filename, (str, os.PathLike)):
+            self._file = cast(BinaryIO, builtins.open(filename, self.mode + "b"))
+            self._owned = True
+        elif hasattr(filename, "read" if self.mode == "r" else "write"):
+            self._file = cast(BinaryIO, filename)
+        else:
+            raise TypeError("filename must be a path or a binary file object")
+        if self.mode == "r":
+            self._reader = io.BufferedReader(_ContentReader(self._file, model, threads, memory), _CHUNK)
+
+    def close(self) -> None:
+        """Writing: ends the member. Closes the file if it was opened by path."""
+        file, self._file = self._file, None
+        if file is None:
+            return
+        try:
+            if self._compressor is not None:
+                file.write(self._compressor.flush())
+            if self._reader is not None:
+                self._reader.close()
+        finally:
+            self._compressor = self._reader = None
+            if self._owned:
+                file.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._file is None
+
+    @property
+    def name(self) -> str:
+        return cast(str, self._open_file().name)
+
+    def fileno(self) -> int:
+        return self._open_file().fileno()
+
+    def readable(self) -> bool:
+        self._open_file()
+        return self._reader is not None
+
+    def writable(self) -> bool:
+        self._open_file()
+        return self._compressor is not None
+
+    def seekable(self) -> bool:
+        return self.readable() and self._to_read().seekable()
+
+    def read(self, size: int | None = -1) -> bytes:
+        return self._to_read().read(size)
+
+    def read1(self, size: int = -1) -> bytes:
+        return self._to_read().read1(size)
+
+    def readinto(self, buffer: Any) -> int:
+        return self._to_read().readinto(buffer)
+
+    def readline(self, size: int | None = -1) -> bytes:
+        return self._to_read().readline(-1 if size is None else size)
+
+    def peek(self, size: int = 0) -> bytes:
+        """Content ahead without moving on, at least one byte unless at the end."""
+        return self._to_read().peek(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._to_read().seek(offset, whence)
+
+    def tell(self) -> int:
+        self._open_file()
+        return self._written if self._reader is None else self._reader.tell()
+
+    def read_range(self, offset: int, size: int) -> bytes:
+        """`size` bytes of content from `offset` on, fewer at the end; decodes only the blocks they are in."""
+        self.seek(offset)
+        return self.read(size)
+
+    def write(self, data: Any) -> int:
+        if self._compressor is None:
+            self._open_file()
+            raise io.UnsupportedOperation("the file was not opened for writing")
+        size = memoryview(data).nbytes
+        self._open_file().write(self._compressor.compress(data))
+        self._written += size
+        return size
+
+    def flush(self, mode: int = LMCompressor.CONTINUE) -> None:
+        """Hands on what has been coded; with LMCompressor.FLUSH_BLOCK or FLUSH_FRAME after ending that. The default
+        ends nothing, as text files flush whenever they please and every end costs bytes."""
+        file = self._file
+        if file is not None and self._compressor is not None:
+            file.write(self._compressor.compress(b"", mode))
+            file.flush()
+
+    def _open_file(self) -> BinaryIO:
+        if self._file is None:
+            raise ValueError("I/O operation on closed file")
+        return self._file
+
+    def _to_read(self) -> io.BufferedReader:
+        if self._reader is None:
+            self._open_file()
+            raise io.UnsupportedOperation("the file was not opened for reading")
+        return self._reader
+
+
+def open(
+    filename: str | os.PathLike[str] | IO[bytes],
+    mode: str = "rb",
+    *,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    **options: Any,
+) -> LMFile | io.TextIOWrapper:
+    """An archive as a file of its content: binary (rb, wb, xb, ab) or text (rt, wt, xt, at). `options` as for LMFile."""
+    if "t" in mode and "b" in mode:
+        raise ValueError(f"invalid mode: {mode!r}")
+    if "t" not in mode and (encoding, errors, newline) != (None, None, None):
+        raise ValueError("encoding, errors and newline are for text modes")
+    file = LMFile(filename, mode.replace("t", ""), **options)
+    return io.TextIOWrapper(file, encoding, errors, newline) if "t" in mode else file
+
+
+@dataclass(frozen=True)
+class BlockInfo:
+    """One block: where its record is in the file, and what its content was."""
+
+    method: str
+    offset: int  # of the record, in the file
+    coded_size: int  # bytes of the record
+    raw_offset: int  # of its content in the whole archive's
+    raw_size: int
+
+
+@dataclass(frozen=True)
+class MemberInfo:
+    """One member of an archive."""
+
+    version: int
+    offset: int  # in the file
+    coded_size: int
+    raw_size: int
+    blocks: list[BlockInfo]
+    model_name: str | None
+    model_digest: str | None  # SHA-256 of the model's file, hex
+    digest: str  # the content's SHA-256 in hex, or its beginning, or nothing
+    metadata: dict[str, str]
+
+
+@dataclass(frozen=True)
+class ArchiveInfo:
+    """What an archive says of itself. Sizes in bytes."""
+
+    raw_size: int
+    coded_size: int
+    members: list[MemberInfo]
+
+
+def get_archive_info(archive: Buffer | str | os.PathLike[str] | BinaryIO) -> ArchiveInfo:
+    """Reads headers, index and metadata; no content is decoded, and no model needed. `archive`: the bytes, a path, or
+    a seekable file. Raises CorruptError, UnsupportedError."""
+    if isinstance(archive, (str, os.PathLike)):
+        with builtins.open(archive, "rb") as file:
+            return get_archive_info(file)
+    if isinstance(archive, (bytes, bytearray, memoryview)):
+        return get_archive_info(io.BytesIO(archive))
+    members, raw_start = [], 0
+    for member in read_members(archive):
+        members.append(_member_info(archive, member, raw_start))
+        raw_start += member.raw_size
+    return ArchiveInfo(raw_start, sum(m.coded_size for m in members), members)
+
+
+def _member_info(file: BinaryIO, member: Member, raw_start: int) -> MemberInfo:
+    blocks, metadata = [], dict[str, str]()
+    for i, raw_size in enumerate(member.raw_sizes):
+        file.seek(member.offsets[i])
+        kind, _ = parse_record_header(Reader(file.read(min(64, member.record_sizes[i]))), member.header.block_log)
+        if kind <= LAST_METHOD:
+            raw_offset = raw_start + member.raw_offsets[i]
+            blocks.append(BlockInfo(METHODS[kind], member.offsets[i], member.record_sizes[i], raw_offset, raw_size))
+        elif kind == METADATA:
+            record = member.read(file, i)
+            assert isinstance(record, Skippable)
+            metadata |= record.metadata()
+    header = member.header
+    digest = None if header.model_digest is None else header.model_digest.hex()
+    return MemberInfo(
+        VERSION, member.start, member.end - member.start, member.raw_size, blocks, header.model_name or None, digest,
+        member.digest.hex(), metadata,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Content that cannot be had back. Unknown numbers are None."""
+
+    offset: int  # in the file, where the damage was met
+    raw_offset: int | None  # in the whole content
+    raw_size: int | None  # bytes of content
+    reason: str
+
+    def __str__(self) -> str:
+        if self.raw_size is None:
+            where = "an unknown amount of content"
+        elif self.raw_offset is None:
+            where = f"{self.raw_size} bytes of the content"
+        else:
+            where = f"bytes {self.raw_offset} to {self.raw_offset + self.raw_size - 1} of the content"
+        return f"{where} (at {self.offset} in the archive): {self.reason}"
+
+
+@dataclass
+class Recovery:
+    """What `recover` found."""
+
+    recovered: int = 0  # bytes of content that are intact
+    lost: list[Loss] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # damage that costs no content
+
+    @property
+    def intact(self) -> bool:
+        return not self.lost and not self.notes
+
+
+def recover(
+    archive: BinaryIO,
+    output: BinaryIO | None,
+    *,
+    model: Model | str | Path | None = None,
+    threads: int = 0,
+    memory: int = DEFAULT_MEMORY,
+    max_output: int | None = None,
+) -> Recovery:
+    """Writes every intact block of a seekable archive to `output` (None: only looks), one behind the other, and says
+    what is lost. The index is used where it is sound; otherwise the whole file is searched for blocks. Raises
+    MissingModelError and LimitError, as neither is damage."""
+    result = Recovery()
+    options = (model, threads, memory)
+    try:
+        blocks = _indexed_blocks(archive, read_members(archive, mend=True), options, result)
+    except CorruptError as error:
+        result.notes.append(f"no sound index, searched for blocks: {error}")
+        blocks = _scanned_blocks(archive, options, result)
+    for block in blocks:
+        result.recovered += len(block)
+        if max_output is not None and result.recovered > max_output:
+            raise LimitError("the content is longer than allowed (max_output)")
+        if output is not None:
+            output.write(block)
+    return result
+
+
+_Options = tuple["Model | str | Path | None", int, int]
+
+
+def _indexed_blocks(file: BinaryIO, members: list[Member], options: _Options, result: Recovery) -> Iterator[bytes]:
+    """The intact blocks of members whose index is sound."""
+    raw_start = 0
+    for member in members:
+        file.seek(member.start)
+        try:
+            Header.parse(Reader(file.read(member.header_size)))
+        except CorruptError as error:
+            result.notes.append(f"at {member.start}: {error}; its copy is used")
+        decoder = BlockDecoder(member.header, *options)
+        digest, lost = hashlib.sha256(), len(result.lost)
+        for i, raw_size in enumerate(member.raw_sizes):
+            try:
+                record = member.read(file, i)
+                if isinstance(record, Block):
+                    data = decoder.decode(record)
+                    digest.update(data)
+                    yield data
+            except CorruptError as error:
+                if raw_size:
+                    result.lost.append(Loss(member.offsets[i], raw_start + member.raw_offsets[i], raw_size, str(error)))
+                else:
+                    result.notes.append(f"a record without content at {member.offsets[i]}: {error}")
+        if len(result.lost) == lost and member.digest != digest.digest()[: len(member.digest)]:
+            result.notes.append(f"every block of the member at {member.start} is sound, but not its SHA-256")
+        raw_start += member.raw_size
+
+
+def _scanned_blocks(file: BinaryIO, options: _Options, result: Recovery) -> Iterator[bytes]:
+    """The intact blocks that a search finds, whatever has become of headers and index."""
+    decoder = BlockDecoder(_first_header(file), *options)
+    expected, raw_offset, known = 0, 0, True  # where the next record should begin, in the file and in the content
+    for found in scan(file):
+        if found.offset != expected:
+            result.lost.append(Loss(expected, None, None, f"{found.offset - expected} bytes that make no sense"))
+            known = False  # from here on, blocks may be missing
+        expected = found.offset + found.size
+        if isinstance(found.item, Header):
+            decoder = BlockDecoder(found.item, *options)
+        elif isinstance(found.item, Block) and found.item.raw_size:
+            try:
+                if found.damaged:
+                    raise CorruptError("a block's coded bytes are damaged (CRC-32)")
+                yield decoder.decode(found.item)
+            except CorruptError as error:
+                offset = raw_offset if known else None
+                result.lost.append(Loss(found.offset, offset, found.item.raw_size, str(error)))
+            raw_offset += found.item.raw_size
+        elif found.damaged:
+            result.notes.append(f"a record without content at {found.offset} is damaged")
+    end = file.seek(0, io.SEEK_END)
+    if expected != end:
+        result.lost.append(Loss(expected, None, None, f"{end - expected} bytes at the end that make no sense"))
+
+
+def _first_header(file: BinaryIO) -> Header:
+    """The first header in a damaged file, or the first copy of one where that comes earlier."""
+    for found in scan(file):
+        if isinstance(found.item, Header):
+            return found.item
+        if isinstance(found.item, Skippable) and found.item.kind == HEADER_COPY:
+            return copied_header(found.item)
+    return Header(MAX_BLOCK_LOG)

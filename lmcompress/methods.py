@@ -1,0 +1,188 @@
+"""One block's content <-> method and payload: the smallest of lm, zstd and stored.
+
+Knows: levels, zstd, where codecs and models come from (and imports them only when a block needs them). Does not know:
+archives' layout, files. Nothing here falls back in silence: a model that is asked for and missing is MissingModelError.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from lmcompress.container import LM, STORED, ZSTD, Block, Header
+from lmcompress.errors import CorruptError, LimitError, MissingModelError
+
+if TYPE_CHECKING:
+    from lmcompress.modelfile import Model
+
+
+@dataclass(frozen=True)
+class Level:
+    """A point on the front of speed against size."""
+
+    model: str | None  # name of a shipped model; None: only what the file itself teaches
+    mixer_bits: int  # log2 of the mixer's table; 0: the model alone
+    lane_bytes: int  # content of a lane at least, in bytes
+
+
+LEVELS = {
+    1: Level(None, 20, 16384),
+    2: Level(None, 22, 16384),
+    3: Level("fast", 0, 16384),
+    4: Level("fast", 20, 16384),
+    5: Level("fast", 22, 16384),
+    6: Level("fast", 22, 32768),
+    7: Level("fast", 24, 32768),
+    8: Level("fast", 24, 65536),
+    9: Level("fast", 24, 131072),
+}
+DEFAULT_LEVEL = 5
+DEFAULT_MEMORY = 1 << 30  # bytes that decoding one block may take
+
+PROBE_LEVEL, BEST_LEVEL = 3, 19  # of zstd
+NOISE = 0.97  # a block whose probe leaves more than this is noise to every model
+NOISE_SIZE = 1 << 16  # bytes; on less, trying everything is cheap
+CODED_COST = 6  # bytes at least by which the record of a block that is not stored is longer: its size, its CRC
+CLEAR_WIN = 0.6  # of the probe's size; zstd's best is rarely below this
+
+
+class BlockCodec(Protocol):
+    """What this module asks of codec.Codec."""
+
+    engine_name: str
+
+    def encode(self, data: bytes) -> bytes: ...
+
+    def decode(self, payload: bytes, raw_size: int) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A codec and how a header names it."""
+
+    codec: BlockCodec
+    parameters: bytes
+    model_digest: bytes | None
+    model_name: str
+
+
+@lru_cache(maxsize=2)
+def load_for_writing(level: int, model: Model | str | Path | None, threads: int) -> Loaded:
+    """The codec of a level, with another model if one is given. Raises MissingModelError, CorruptError."""
+    from lmcompress import modelfile
+    from lmcompress.codec import Codec
+    from lmcompress.config import CodecConfig
+
+    chosen = LEVELS[level].model if model is None else model
+    loaded = modelfile.load(chosen) if isinstance(chosen, (str, Path)) else chosen
+    config = CodecConfig(lane_bytes=LEVELS[level].lane_bytes, mixer_bits=LEVELS[level].mixer_bits)
+    digest, name = (None, "") if loaded is None else (loaded.digest, loaded.name)
+    return Loaded(Codec(loaded, config, threads), config.pack(), digest, name)
+
+
+@lru_cache(maxsize=2)
+def load_for_reading(header: Header, model: Model | str | Path | None, threads: int) -> Loaded:
+    """The codec that a header names; its model among the shipped ones, or the given one if its digest fits."""
+    from lmcompress import modelfile
+    from lmcompress.codec import Codec
+    from lmcompress.config import CodecConfig
+
+    if header.codec is None:
+        raise CorruptError("a block needs a codec, but the header names none")
+    loaded = None
+    if header.model_digest is not None:
+        given = modelfile.load(model) if isinstance(model, (str, Path)) else model
+        if given is not None and given.digest == header.model_digest:
+            loaded = given
+        else:
+            try:
+                loaded = modelfile.find(header.model_digest)
+            except MissingModelError:
+                raise MissingModelError(
+                    f"the archive needs the model {header.model_name!r} with SHA-256 {header.model_digest.hex()}, "
+                    "which is not shipped with this version; give its file with --model (model=)"
+                ) from None
+    config = CodecConfig.unpack(header.codec)
+    return Loaded(Codec(loaded, config, threads), header.codec, header.model_digest, header.model_name)
+
+
+class BlockEncoder:
+    """Blocks of content to the smallest method's payload."""
+
+    def __init__(self, level: int, model: Model | str | Path | None, threads: int) -> None:
+        if level not in LEVELS:
+            raise ValueError(f"level {level} is not in {min(LEVELS)}..{max(LEVELS)}")
+        self._level, self._model, self._threads = level, model, threads
+        self.engine_name: str | None = None  # what ran, once something did
+
+    @property
+    def loaded(self) -> Loaded:
+        return load_for_writing(self._level, self._model, self._threads)
+
+    def encode(self, data: bytes, lm_cost: int = 0) -> tuple[int, bytes]:
+        """(method, payload); the payload is shorter than `data` unless the method is STORED. `lm_cost`: bytes that the
+        archive grows by elsewhere when the method is LM."""
+        probe = _zstd_compress(data, PROBE_LEVEL)
+        noise = len(data) >= NOISE_SIZE and len(probe) > NOISE * len(data)
+        candidates = [(0, STORED, data), (CODED_COST, ZSTD, probe)]
+        if not noise and len(data) > CODED_COST + lm_cost:
+            self.engine_name = self.loaded.codec.engine_name
+            candidates.append((CODED_COST + lm_cost, LM, self.loaded.codec.encode(data)))
+        if len(candidates[-1][2]) > CLEAR_WIN * len(probe):
+            candidates.append((CODED_COST, ZSTD, _zstd_compress(data, BEST_LEVEL)))
+        _, method, payload = min(candidates, key=lambda c: c[0] + len(c[2]))  # the first of equals: it decodes fastest
+        return method, payload
+
+
+class BlockDecoder:
+    """Blocks back to content, of one header. `memory`: bytes that decoding one block may take."""
+
+    def __init__(self, header: Header, model: Model | str | Path | None, threads: int, memory: int) -> None:
+        self._header, self._model, self._threads, self._memory = header, model, threads, memory
+        self.engine_name: str | None = None  # what ran, once something did
+
+    def decode(self, block: Block) -> bytes:
+        """The block's content, checked. Raises CorruptError, MissingModelError, LimitError."""
+        if block.raw_size + block.coded_size > self._memory:
+            raise LimitError(f"a block of {block.raw_size} bytes needs more than the {self._memory} bytes of memory allowed")
+        if block.method == STORED:
+            data = block.payload
+        elif block.method == ZSTD:
+            data = _zstd_decompress(block.payload, block.raw_size)
+        else:
+            loaded = load_for_reading(self._header, self._model, self._threads)
+            self.engine_name = loaded.codec.engine_name
+            data = loaded.codec.decode(block.payload, block.raw_size)
+        block.check_raw(data)
+        return data
+
+
+def _zstd_compress(data: bytes, level: int) -> bytes:
+    """One frame (RFC 8878) without magic number, content size and checksum, which the block's record has, and without
+    the frame header's descriptor, which is then always 0."""
+    import zstandard
+
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        level,
+        source_size=len(data),
+        format=zstandard.FORMAT_ZSTD1_MAGICLESS,
+        write_content_size=False,
+        write_checksum=False,
+        write_dict_id=False,
+    )
+    frame = zstandard.ZstdCompressor(compression_params=parameters).compress(data)
+    assert frame[:1] == b"\0"
+    return frame[1:]
+
+
+def _zstd_decompress(payload: bytes, raw_size: int) -> bytes:
+    import zstandard
+
+    # without a content size in the frame, zstandard allocates raw_size bytes and no more
+    decompressor = zstandard.ZstdDecompressor(format=zstandard.FORMAT_ZSTD1_MAGICLESS, max_window_size=1 << 31)
+    try:
+        return decompressor.decompress(b"\0" + payload, max_output_size=raw_size, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise CorruptError(f"a zstd block does not decode: {error}") from None
