@@ -7,5 +7,6 @@
 
 int lmc_add_segment(PyObject *module);
 int lmc_add_rangecoder(PyObject *module);
+int lmc_add_transformer(PyObject *module);
 
 #endif

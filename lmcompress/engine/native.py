@@ -1,0 +1,72 @@
+"""The integer Transformer compiled: the integers of engine/reference.py, fast.
+
+Knows: how a model's arrays reach lmcompress._native, which instruction set is wanted. Does not know: arithmetic (that is
+in native/, engine.c and kernels*.c), tokenizers, probabilities' use.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from lmcompress import _native
+from lmcompress.config import TURNS
+from lmcompress.engine import reference
+from lmcompress.errors import UnsupportedError
+from lmcompress.modelfile import Model
+
+KERNEL_VARIABLE = "LMC_KERNEL"  # an instruction set's name, for tests and measurements; by default the best there is
+MAX_THREADS = 64
+_LAYER = ("qkv", "qkv_scale", "score", "attn_scale", "o", "o_scale", "up", "up_scale", "down", "down_scale")
+
+
+class Engine:
+    """All lanes in one call, outside the interpreter's lock. Calls of one engine from several threads take turns."""
+
+    def __init__(self, model: Model, threads: int = 1) -> None:
+        """Raises UnsupportedError where LMC_KERNEL names an instruction set that is not here."""
+        kernel = os.environ.get(KERNEL_VARIABLE) or None
+        if kernel is not None and kernel not in _native.kernels():
+            raise UnsupportedError(f"{KERNEL_VARIABLE}={kernel}: this machine has {', '.join(_native.kernels())}")
+        c = model.config
+        shape = (c.vocab_size, c.d_model, c.n_layer, c.n_head, c.d_ff, c.window)
+        tables = (
+            reference.COS.astype(np.int16),
+            reference.SIN.astype(np.int16),
+            np.array(TURNS, np.int32),
+            reference.EXP14.astype(np.int32),
+            reference.EXP24.astype(np.int32),
+        )
+        arrays = [model.embed, *(getattr(layer, name) for layer in model.layers for name in _LAYER), model.head, model.head_scale]
+        arrays = [np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("=")) for a in arrays]
+        threads = max(1, min(threads, MAX_THREADS))
+        self.model = model
+        self._engine = _native.engine(kernel, threads, shape, tables, arrays)
+        self.name = f"native ({_native.engine_kernel(self._engine)}, {threads} thread{'s' * (threads > 1)})"
+
+    def start(self, n_lanes: int) -> Any:
+        """What lanes remember before their first token."""
+        return _native.engine_start(self._engine, n_lanes)
+
+    def step(self, state: Any, tokens: np.ndarray) -> np.ndarray:
+        """Logits int16 [n, V], in 1/256 of log2, of the symbols that follow tokens [n] in lanes 0..n-1.
+        Raises ValueError for more lanes than the call before had, and for a token outside the vocabulary."""
+        return self.run(state, np.asarray(tokens)[:, None])[:, 0]
+
+    def run(self, state: Any, tokens: np.ndarray) -> np.ndarray:
+        """Logits int16 [n, T, V] of T steps; tokens [n, T]."""
+        ids = np.ascontiguousarray(tokens, np.int32)
+        logits = np.empty((*ids.shape, self.model.config.vocab_size), np.int16)
+        _native.engine_run(self._engine, state, ids, *ids.shape, logits)
+        return logits
+
+    def cumulate(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As reference.Engine.cumulate: base uint64 [..., ceil(V / 64)], local uint32 [..., V] of int16 [..., V]."""
+        logits = np.ascontiguousarray(logits, np.int16)
+        rows, V = logits.shape[:-1], self.model.config.vocab_size
+        base = np.empty((*rows, -(-V // reference.GROUP)), np.uint64)
+        local = np.empty(logits.shape, np.uint32)
+        _native.engine_cumulate(self._engine, logits, int(np.prod(rows)), base, local)
+        return base, local

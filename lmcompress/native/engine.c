@@ -1,0 +1,420 @@
+/* The forward pass of docs/MODEL.md for shares of the lanes; see engine.h.
+ *
+ * Rows of the matrices are (lane, position) pairs: a step has one position of many lanes, a run many positions of a few.
+ * A position's key and value enter its lane's ring just before it attends, so that no order of rows changes an integer. */
+#include "engine.h"
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define ROWS 128     /* rows that go through the layers together: their activations stay in the second-level cache */
+#define POSITIONS 64 /* of one lane among them, at most */
+
+typedef struct {
+    Matrix qkv, o, up, down;
+    int32_t *score;
+    float attn_scale;
+} Layer;
+
+/* One thread's activations. */
+typedef struct {
+    int16_t *x;      /* [ROWS][d_model]: the residual stream */
+    uint8_t *a;      /* [ROWS][d_model], normalized */
+    int16_t *qkv;    /* [ROWS][(n_head + 2) * HEAD] */
+    int8_t *turned;  /* [n_head + 1][HEAD]: queries and key of one row */
+    uint8_t *attended; /* [ROWS][n_head * HEAD] */
+    uint8_t *hidden; /* [ROWS][d_ff] */
+    int16_t *cosine, *sine; /* [POSITIONS][ROTARY / 2] */
+    void *rows_x[ROWS], *rows_qkv[ROWS], *rows_hidden[ROWS], *rows_logits[ROWS];
+} Work;
+
+struct Engine {
+    Shape shape;
+    const Kernel *kernel;
+    int threads;
+    int8_t *embed; /* [vocab_size, d_model] */
+    Layer *layers;
+    Matrix head;
+    int16_t *cosine, *sine; /* [period] */
+    int32_t *exp14, *exp24; /* [256] */
+    int32_t turns[ROTARY / 2];
+    Work *work; /* [threads] */
+    Pool *pool;
+};
+
+void *lmc_alloc(size_t size)
+{
+    char *memory = calloc(1, size + 64 + sizeof(void *));
+    if (memory == NULL)
+        return NULL;
+    char *aligned = memory + sizeof(void *);
+    aligned += 63 - ((uintptr_t)aligned + 63) % 64;
+    memcpy(aligned - sizeof(void *), &memory, sizeof memory);
+    return aligned;
+}
+
+void lmc_free(void *aligned)
+{
+    if (aligned != NULL) {
+        void *memory;
+        memcpy(&memory, (char *)aligned - sizeof(void *), sizeof memory);
+        free(memory);
+    }
+}
+
+static void *copy(const void *source, size_t size)
+{
+    void *memory = lmc_alloc(size);
+    if (memory != NULL)
+        memcpy(memory, source, size);
+    return memory;
+}
+
+const Kernel *lmc_kernel_find(const char *name)
+{
+    for (const Kernel *const *k = lmc_kernels; *k != NULL; k++)
+        if ((name == NULL || strcmp(name, (*k)->name) == 0) && (*k)->supported())
+            return *k;
+    return NULL;
+}
+
+static int pack(Matrix *m, const Kernel *kernel, const int8_t *weights, const float *scale, int n_out, int n_in,
+                int offset)
+{
+    m->n_out = n_out;
+    m->n_in = n_in;
+    m->packed = lmc_alloc((size_t)n_out * n_in);
+    m->start = lmc_alloc(n_out * sizeof *m->start);
+    m->scale = copy(scale, n_out * sizeof *m->scale);
+    if (!m->packed || !m->start || !m->scale)
+        return -1;
+    for (int n = 0; n < n_out; n++) {
+        const int8_t *row = weights + (size_t)n * n_in;
+        int8_t *to = m->packed + (size_t)(n - n % TILE) * n_in + n % TILE * 4;
+        int32_t sum = 0; /* |sum| <= 63 * 8192 */
+        for (int k = 0; k < n_in; k++)
+            sum += row[k];
+        for (int k = 0; k < n_in; k += 4)
+            memcpy(to + k * TILE, row + k, 4);
+        m->start[n] = sum * (kernel->bias - offset);
+    }
+    return 0;
+}
+
+static void unpack(Matrix *m)
+{
+    lmc_free(m->packed);
+    lmc_free(m->start);
+    lmc_free(m->scale);
+}
+
+static int work_new(Work *w, const Shape *s)
+{
+    int qkv = (s->n_head + 2) * HEAD;
+    w->x = lmc_alloc((size_t)ROWS * s->d_model * sizeof *w->x);
+    w->a = lmc_alloc((size_t)ROWS * s->d_model);
+    w->qkv = lmc_alloc((size_t)ROWS * qkv * sizeof *w->qkv);
+    w->turned = lmc_alloc((s->n_head + 1) * HEAD);
+    w->attended = lmc_alloc((size_t)ROWS * s->n_head * HEAD);
+    w->hidden = lmc_alloc((size_t)ROWS * s->d_ff);
+    w->cosine = lmc_alloc(POSITIONS * ROTARY / 2 * sizeof *w->cosine);
+    w->sine = lmc_alloc(POSITIONS * ROTARY / 2 * sizeof *w->sine);
+    if (!w->x || !w->a || !w->qkv || !w->turned || !w->attended || !w->hidden || !w->cosine || !w->sine)
+        return -1;
+    for (int r = 0; r < ROWS; r++) {
+        w->rows_x[r] = w->x + (size_t)r * s->d_model;
+        w->rows_qkv[r] = w->qkv + (size_t)r * qkv;
+        w->rows_hidden[r] = w->hidden + (size_t)r * s->d_ff;
+    }
+    return 0;
+}
+
+static void work_free(Work *w)
+{
+    lmc_free(w->x);
+    lmc_free(w->a);
+    lmc_free(w->qkv);
+    lmc_free(w->turned);
+    lmc_free(w->attended);
+    lmc_free(w->hidden);
+    lmc_free(w->cosine);
+    lmc_free(w->sine);
+}
+
+Engine *lmc_engine_new(const Kernel *kernel, int threads, const Shape *shape, const Arrays *arrays)
+{
+    const Shape *s = shape;
+    Engine *e = calloc(1, sizeof *e);
+    if (e == NULL)
+        return NULL;
+    int d = s->d_model, heads = s->n_head * HEAD, bad = 0;
+    e->shape = *s;
+    e->kernel = kernel;
+    e->threads = threads;
+    e->layers = calloc(s->n_layer, sizeof *e->layers);
+    e->work = calloc(threads, sizeof *e->work);
+    e->pool = lmc_pool_new(threads);
+    e->embed = copy(arrays->embed, (size_t)s->vocab_size * d);
+    e->cosine = copy(arrays->cosine, s->period * sizeof *e->cosine);
+    e->sine = copy(arrays->sine, s->period * sizeof *e->sine);
+    e->exp14 = copy(arrays->exp14, 256 * sizeof *e->exp14);
+    e->exp24 = copy(arrays->exp24, 256 * sizeof *e->exp24);
+    memcpy(e->turns, arrays->turns, sizeof e->turns);
+    bad |= !e->layers || !e->work || !e->pool || !e->embed || !e->cosine || !e->sine || !e->exp14 || !e->exp24;
+    for (int i = 0; i < s->n_layer && !bad; i++) {
+        const LayerArrays *from = &arrays->layers[i];
+        Layer *layer = &e->layers[i];
+        bad |= pack(&layer->qkv, kernel, from->qkv, from->qkv_scale, heads + 2 * HEAD, d, 128);
+        bad |= pack(&layer->o, kernel, from->o, from->o_scale, d, heads, 128);
+        bad |= pack(&layer->up, kernel, from->up, from->up_scale, s->d_ff, d, 128);
+        bad |= pack(&layer->down, kernel, from->down, from->down_scale, d, s->d_ff, 0);
+        layer->score = copy(from->score, s->n_head * sizeof *layer->score);
+        layer->attn_scale = from->attn_scale;
+        bad |= !layer->score;
+    }
+    for (int i = 0; i < threads && !bad; i++)
+        bad |= work_new(&e->work[i], s);
+    if (bad || pack(&e->head, kernel, arrays->head, arrays->head_scale, s->vocab_size, d, 128)) {
+        lmc_engine_free(e);
+        return NULL;
+    }
+    return e;
+}
+
+void lmc_engine_free(Engine *e)
+{
+    if (e == NULL)
+        return;
+    lmc_pool_free(e->pool);
+    for (int i = 0; i < e->shape.n_layer && e->layers; i++) {
+        unpack(&e->layers[i].qkv);
+        unpack(&e->layers[i].o);
+        unpack(&e->layers[i].up);
+        unpack(&e->layers[i].down);
+        lmc_free(e->layers[i].score);
+    }
+    for (int i = 0; i < e->threads && e->work; i++)
+        work_free(&e->work[i]);
+    unpack(&e->head);
+    lmc_free(e->embed);
+    lmc_free(e->cosine);
+    lmc_free(e->sine);
+    lmc_free(e->exp14);
+    lmc_free(e->exp24);
+    free(e->layers);
+    free(e->work);
+    free(e);
+}
+
+State *lmc_state_new(const Engine *e, int n_lanes)
+{
+    State *state = calloc(1, sizeof *state);
+    if (state == NULL)
+        return NULL;
+    size_t rings = (size_t)e->shape.n_layer * n_lanes;
+    state->n_lanes = state->active = n_lanes;
+    state->slots = (e->shape.window + 15) / 16 * 16;
+    state->keys = lmc_alloc(rings * state->slots * HEAD);
+    state->values = lmc_alloc(rings * state->slots * HEAD);
+    state->still = lmc_alloc(rings * (HEAD - ROTARY));
+    if (!state->keys || !state->values || !state->still) {
+        lmc_state_free(state);
+        return NULL;
+    }
+    return state;
+}
+
+void lmc_state_free(State *state)
+{
+    if (state == NULL)
+        return;
+    lmc_free(state->keys);
+    lmc_free(state->values);
+    lmc_free(state->still);
+    free(state);
+}
+
+/* Key and value of one position of a lane, into their ring. The unturned part of a key is that of the position before. */
+static void remember(const int8_t *key, const int16_t *value, int slot, uint8_t *keys, int8_t *values, int8_t *still)
+{
+    uint8_t *to = keys + slot / 16 * (16 * HEAD) + slot % 16 * 4;
+    for (int i = 0; i < HEAD; i += 4, to += 64)
+        for (int j = 0; j < 4; j++)
+            to[j] = (uint8_t)((i < ROTARY ? key[i + j] : still[i + j - ROTARY]) + 128);
+    memcpy(still, key + ROTARY, HEAD - ROTARY);
+    values += slot / 4 * (4 * HEAD) + slot % 4;
+    for (int i = 0; i < HEAD; i++)
+        values[4 * i] = (int8_t)value[i];
+}
+
+/* Attention of the rows of one layer: lanes first..first+n-1, C positions each from `position` on. */
+static void attend(const Engine *e, const State *state, Work *w, int i, int first, int n, uint64_t position, int C)
+{
+    const Shape *s = &e->shape;
+    const Layer *layer = &e->layers[i];
+    int heads = s->n_head * HEAD, window = s->window;
+    for (int g = 0; g < n; g++) {
+        size_t ring = (size_t)i * state->n_lanes + first + g, size = (size_t)state->slots * HEAD;
+        uint8_t *keys = state->keys + ring * size;
+        int8_t *values = state->values + ring * size;
+        for (int c = 0; c < C; c++) {
+            size_t row = (size_t)g * C + c;
+            const int16_t *qkv = w->qkv + row * (heads + 2 * HEAD);
+            uint64_t p = position + c;
+            int seen = p + 1 < (uint64_t)window ? (int)(p + 1) : window;
+            e->kernel->turn(qkv, s->n_head + 1, w->cosine + c * (ROTARY / 2), w->sine + c * (ROTARY / 2), w->turned);
+            remember(w->turned + heads, qkv + heads + HEAD, (int)(p % window), keys, values,
+                     state->still + ring * (HEAD - ROTARY));
+            e->kernel->attend(w->turned, s->n_head, keys, values, seen, layer->score, layer->attn_scale, e->exp14,
+                              w->attended + row * heads);
+        }
+    }
+}
+
+static void normalize(const Engine *e, Work *w, int n)
+{
+    for (size_t r = 0; r < (size_t)n; r++)
+        e->kernel->normalize(w->x + r * e->shape.d_model, e->shape.d_model, w->a + r * e->shape.d_model);
+}
+
+/* C positions, from tokens[lane][t] on, of lanes first..first+n-1; n * C <= ROWS. The state's position stays. */
+static void forward(const Engine *e, const State *state, Work *w, int first, int n, const int32_t *tokens, int64_t T,
+                    int64_t t, int C, int16_t *logits)
+{
+    const Shape *s = &e->shape;
+    void (*product)(const Matrix *, int, int, const uint8_t *, int, Result, float, void *const *) = e->kernel->product;
+    int d = s->d_model, heads = s->n_head * HEAD, rows = n * C;
+    uint64_t position = state->position + (uint64_t)t;
+    for (int r = 0; r < rows; r++) {
+        size_t at = (size_t)(first + r / C) * T + t + r % C;
+        const int8_t *embedding = e->embed + (size_t)tokens[at] * d;
+        int16_t *x = w->rows_x[r];
+        for (int j = 0; j < d; j++)
+            x[j] = (int16_t)(embedding[j] * 8);
+        w->rows_logits[r] = logits + at * s->vocab_size;
+    }
+    for (int c = 0; c < C; c++)
+        for (int j = 0; j < ROTARY / 2; j++) {
+            int angle = (int)((position + c) % s->period * e->turns[j] % s->period);
+            w->cosine[c * (ROTARY / 2) + j] = e->cosine[angle];
+            w->sine[c * (ROTARY / 2) + j] = e->sine[angle];
+        }
+    for (int i = 0; i < s->n_layer; i++) {
+        const Layer *layer = &e->layers[i];
+        normalize(e, w, rows);
+        product(&layer->qkv, 0, heads + HEAD, w->a, rows, TO_INT16, 32767, w->rows_qkv);
+        product(&layer->qkv, heads + HEAD, heads + 2 * HEAD, w->a, rows, TO_INT16, 127, w->rows_qkv);
+        attend(e, state, w, i, first, n, position, C);
+        product(&layer->o, 0, d, w->attended, rows, TO_RESIDUAL, 32767, w->rows_x);
+        normalize(e, w, rows);
+        product(&layer->up, 0, s->d_ff, w->a, rows, TO_SQUARE, 255, w->rows_hidden);
+        product(&layer->down, 0, d, w->hidden, rows, TO_RESIDUAL, 32767, w->rows_x);
+    }
+    normalize(e, w, rows);
+    product(&e->head, 0, s->vocab_size, w->a, rows, TO_INT16, 32767, w->rows_logits);
+}
+
+typedef struct {
+    const Engine *engine;
+    const State *state;
+    const int32_t *tokens;
+    int n, shares;
+    int64_t T;
+    int16_t *logits;
+} Run;
+
+static void run_share(void *context, int share)
+{
+    const Run *run = context;
+    int begin = (int)((int64_t)run->n * share / run->shares), end = (int)((int64_t)run->n * (share + 1) / run->shares);
+    int64_t chunks = (run->T + POSITIONS - 1) / POSITIONS;
+    int64_t most = (run->T + chunks - 1) / chunks; /* positions in a chunk */
+    int lanes = ROWS / (int)most;
+    for (int first = begin; first < end; first += lanes)
+        for (int64_t t = 0; t < run->T; t += most)
+            forward(run->engine, run->state, &run->engine->work[share], first, first + lanes < end ? lanes : end - first,
+                    run->tokens, run->T, t, (int)(t + most < run->T ? most : run->T - t), run->logits);
+}
+
+void lmc_engine_run(Engine *e, State *state, const int32_t *tokens, int n, int64_t T, int16_t *logits)
+{
+    state->active = n;
+    if (n == 0 || T == 0)
+        return;
+    Run run = {e, state, tokens, n, n < e->threads ? n : e->threads, T, logits};
+    lmc_pool_run(e->pool, run_share, &run, run.shares);
+    state->position += (uint64_t)T;
+}
+
+typedef struct {
+    const Engine *engine;
+    const int16_t *logits;
+    int64_t rows;
+    int shares;
+    uint64_t *base;
+    uint32_t *local;
+} Cumulate;
+
+static void cumulate_share(void *context, int share)
+{
+    const Cumulate *job = context;
+    size_t V = job->engine->shape.vocab_size, groups = (V + GROUP - 1) / GROUP;
+    size_t begin = (size_t)(job->rows * share / job->shares), end = (size_t)(job->rows * (share + 1) / job->shares);
+    for (size_t r = begin; r < end; r++)
+        job->engine->kernel->cumulate(job->logits + r * V, (int)V, job->engine->exp24, job->base + r * groups,
+                                      job->local + r * V);
+}
+
+void lmc_engine_cumulate(Engine *e, const int16_t *logits, int64_t rows, uint64_t *base, uint32_t *local)
+{
+    Cumulate job = {e, logits, rows, e->threads, base, local};
+    if (rows < 4 * job.shares)
+        job.shares = 1; /* a thread takes longer to wake up than a row takes */
+    lmc_pool_run(e->pool, cumulate_share, &job, job.shares);
+}
+
+static double now(void)
+{
+    struct timespec t;
+    timespec_get(&t, TIME_UTC);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+double lmc_bench_product(const Kernel *kernel, int n, int n_out, int n_in, double seconds)
+{
+    Matrix w = {0};
+    int8_t *weights = lmc_alloc((size_t)n_out * n_in);
+    float *scale = lmc_alloc(n_out * sizeof *scale);
+    uint8_t *x = lmc_alloc((size_t)n * n_in);
+    int16_t *y = lmc_alloc((size_t)n * n_out * sizeof *y);
+    void **rows = lmc_alloc(n * sizeof *rows);
+    double rate = 0;
+    if (weights && scale && x && y && rows) {
+        uint32_t random = 1;
+        for (size_t i = 0; i < (size_t)n_out * n_in; i++)
+            weights[i] = (int8_t)((random = random * 1664525 + 1013904223) % 127) - 63;
+        for (size_t i = 0; i < (size_t)n * n_in; i++)
+            x[i] = (uint8_t)((random = random * 1664525 + 1013904223) >> 24);
+        for (int i = 0; i < n_out; i++)
+            scale[i] = 0.01f;
+        for (int i = 0; i < n; i++)
+            rows[i] = y + (size_t)i * n_out;
+        if (pack(&w, kernel, weights, scale, n_out, n_in, 128) == 0) {
+            int64_t count = 0;
+            double start = now(), spent = 0;
+            while (spent < seconds) {
+                kernel->product(&w, 0, n_out, x, n, TO_INT16, 32767, rows);
+                count++;
+                spent = now() - start;
+            }
+            rate = (double)count * n * n_out * n_in / spent;
+        }
+    }
+    unpack(&w);
+    lmc_free(weights);
+    lmc_free(scale);
+    lmc_free(x);
+    lmc_free(y);
+    lmc_free(rows);
+    return rate;
+}

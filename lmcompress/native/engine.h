@@ -1,0 +1,69 @@
+/* The integer Transformer over lanes, without Python.
+ *
+ * Knows: the architecture, packed weights, what lanes remember, threads. Does not know: how any sum is made (kernels.h),
+ * Python. The caller checks shapes and tokens. */
+#ifndef LMC_ENGINE_H
+#define LMC_ENGINE_H
+#include "kernels.h"
+
+#define MAX_THREADS 64
+
+typedef struct {
+    int vocab_size, d_model, n_layer, n_head, d_ff, window;
+    int period; /* positions after which every rotation repeats */
+} Shape;
+
+/* A model's arrays as modelfile.Model has them, and the tables of engine/reference.py; read only while an engine is made. */
+typedef struct {
+    const int8_t *qkv;                     /* [(n_head + 2) * HEAD, d_model] */
+    const int8_t *o, *up, *down;           /* [d_model, n_head * HEAD], [d_ff, d_model], [d_model, d_ff] */
+    const float *qkv_scale, *o_scale, *up_scale, *down_scale;
+    const int32_t *score;                  /* [n_head] */
+    float attn_scale;
+} LayerArrays;
+
+typedef struct {
+    const int8_t *embed, *head;            /* [vocab_size, d_model] */
+    const float *head_scale;               /* [vocab_size] */
+    const LayerArrays *layers;             /* [n_layer] */
+    const int16_t *cosine, *sine;          /* [period]: 2^14 times */
+    const int32_t *turns;                  /* [ROTARY / 2]: turns per period of each pair of components */
+    const int32_t *exp14, *exp24;          /* [256] */
+} Arrays;
+
+typedef struct Engine Engine;
+
+/* What lanes remember; all are at the same position. */
+typedef struct {
+    uint64_t position;
+    int n_lanes, active; /* lanes 0..active-1 are still running */
+    int slots;           /* of a lane and layer: the window, rounded up to 16 */
+    uint8_t *keys;       /* [n_layer][n_lanes][slots / 16][HEAD / 4][16][4], 128 added; slot = position % window */
+    int8_t *values;      /* [n_layer][n_lanes][slots / 4][HEAD][4] */
+    int8_t *still;       /* [n_layer][n_lanes][HEAD - ROTARY]: the unturned part of the key before */
+} State;
+
+const Kernel *lmc_kernel_find(const char *name); /* NULL name: the best supported; NULL result: unknown or unsupported */
+/* NULL where there is no memory. */
+Engine *lmc_engine_new(const Kernel *kernel, int threads, const Shape *shape, const Arrays *arrays);
+void lmc_engine_free(Engine *engine);
+State *lmc_state_new(const Engine *engine, int n_lanes);
+void lmc_state_free(State *state);
+/* Logits [n, T, vocab_size] of what follows tokens [n, T] in lanes 0..n-1, n <= state->active. */
+void lmc_engine_run(Engine *engine, State *state, const int32_t *tokens, int n, int64_t T, int16_t *logits);
+/* base [rows, ceil(V / GROUP)], local [rows, V] of logits [rows, V]. */
+void lmc_engine_cumulate(Engine *engine, const int16_t *logits, int64_t rows, uint64_t *base, uint32_t *local);
+/* Multiply-adds per second of one thread in products of n rows; 0: no memory. */
+double lmc_bench_product(const Kernel *kernel, int n, int n_out, int n_in, double seconds);
+
+/* threads.c: job(context, 0), ..., job(context, n - 1), each on its own thread where there are threads. */
+typedef struct Pool Pool;
+Pool *lmc_pool_new(int threads);
+void lmc_pool_free(Pool *pool);
+void lmc_pool_run(Pool *pool, void (*job)(void *context, int share), void *context, int n);
+
+/* 64-byte aligned, zeroed; NULL where there is no memory. */
+void *lmc_alloc(size_t size);
+void lmc_free(void *memory);
+
+#endif

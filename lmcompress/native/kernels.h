@@ -1,0 +1,60 @@
+/* The arithmetic of docs/MODEL.md, one set of functions for each instruction set.
+ *
+ * Knows: packed matrices, rows of activations, one lane's keys and values. Does not know: layers, lanes, threads, Python.
+ * Every set gives the same integers: sums are of integers, and every other step is one correctly rounded IEEE operation. */
+#ifndef LMC_KERNELS_H
+#define LMC_KERNELS_H
+#include <stddef.h>
+#include <stdint.h>
+
+#define HEAD 64       /* components of a head */
+#define ROTARY 32     /* leading components that turn with the position */
+#define TILE 16       /* output columns packed together */
+#define STRIP 32      /* output columns that a product is asked for at least; every matrix has a multiple */
+#define GROUP 64      /* symbols in a group of the cumulated distribution */
+#define MAX_WINDOW 1024
+#define NORM 32.0     /* a normalized activation of 1.0 */
+
+/* Weights within +-63, of n_in inputs (a multiple of 4) to n_out outputs (a multiple of STRIP). */
+typedef struct {
+    int n_out, n_in;
+    int8_t *packed;  /* [n_out / TILE][n_in / 4][TILE][4], 64-byte aligned */
+    int32_t *start;  /* [n_out]: the accumulators' first values, which undo the offset of the inputs */
+    float *scale;    /* [n_out] */
+} Matrix;
+
+typedef enum {
+    TO_INT16,    /* int16: rounded, within +-limit */
+    TO_RESIDUAL, /* int16: rounded, within +-32767, added to what is there, within +-32767 */
+    TO_SQUARE,   /* uint8: u rounded and within 0..255, then (u * u + 128) >> 8 */
+} Result;
+
+typedef struct {
+    const char *name;
+    int (*supported)(void);
+    int bias; /* what product() takes from the uint8 inputs before it multiplies; packing allows for it in `start` */
+    /* Rows x [n][w->n_in] times the weights of outputs begin..end-1 (multiples of STRIP); out[row] + column is written.
+     * Signed inputs come with 128 added. */
+    void (*product)(const Matrix *w, int begin, int end, const uint8_t *x, int n, Result result, float limit,
+                    void *const *out);
+    /* x [d] over its root mean square: within +-127, 128 added. */
+    void (*normalize)(const int16_t *x, int d, uint8_t *out);
+    /* Heads t [n][HEAD] normalized, leading components turned by the angles whose cosines and sines these are. */
+    void (*turn)(const int16_t *t, int n, const int16_t *cosine, const int16_t *sine, int8_t *out);
+    /* Queries q [n_head][HEAD] of one position over the first `seen` slots of one lane: out [n_head][HEAD], 128 added.
+     * keys: [slot / 16][HEAD / 4][16][4] with 128 added; values: [slot / 4][HEAD][4]; both readable to the next 16. */
+    void (*attend)(const int8_t *q, int n_head, const uint8_t *keys, const int8_t *values, int seen,
+                   const int32_t *score, float scale, const int32_t *exp14, uint8_t *out);
+    /* Weights of logits [V] summed: base [ceil(V / GROUP)] before each group, local [V] inside it, inclusive. */
+    void (*cumulate)(const int16_t *logits, int V, const int32_t *exp24, uint64_t *base, uint32_t *local);
+} Kernel;
+
+extern const Kernel *const lmc_kernels[]; /* best first, NULL at the end; the last is always supported */
+
+extern const Kernel lmc_portable;
+#if (defined(__x86_64__) || defined(_M_X64)) && (defined(__GNUC__) || defined(__clang__))
+#define LMC_X86 1
+extern const Kernel lmc_avx512vnni;
+#endif
+
+#endif

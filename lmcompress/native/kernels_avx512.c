@@ -1,0 +1,280 @@
+/* AVX-512 with VNNI: vpdpbusd adds four products of uint8 and int8 to an int32, without saturation. */
+#include "plain.h"
+#ifdef LMC_X86
+#include <immintrin.h>
+#include <string.h>
+
+#define WIDE __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,prefer-vector-width=512")))
+
+static int supported(void)
+{
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni");
+}
+
+INLINE WIDE __m512i broadcast4(const void *p)
+{
+    int32_t four;
+    memcpy(&four, p, 4);
+    return _mm512_set1_epi32(four);
+}
+
+/* cvtps2dq rounds half to even; min and max keep it in range. */
+INLINE WIDE __m512i rescale(__m512i c, __m512 scale, __m512 low, __m512 high)
+{
+    __m512 y = _mm512_mul_ps(_mm512_cvtepi32_ps(c), scale);
+    return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(y, low), high));
+}
+
+INLINE WIDE void finish(__m512i c, __m512 scale, Result result, __m512 low, __m512 high, void *row, int n)
+{
+    __m512i y = rescale(c, scale, low, high);
+    if (result == TO_SQUARE) {
+        y = _mm512_add_epi32(_mm512_mullo_epi16(y, y), _mm512_set1_epi32(128)); /* u * u + 128 < 2^16 */
+        _mm_storeu_si128((__m128i *)((uint8_t *)row + n), _mm512_cvtepi32_epi8(_mm512_srli_epi32(y, 8)));
+        return;
+    }
+    __m256i *out = (__m256i *)((int16_t *)row + n), z = _mm512_cvtepi32_epi16(y);
+    if (result == TO_RESIDUAL) /* saturation leaves only -32768 out of bounds */
+        z = _mm256_max_epi16(_mm256_adds_epi16(z, _mm256_loadu_si256(out)), _mm256_set1_epi16(-32767));
+    _mm256_storeu_si256(out, z);
+}
+
+/* ROWS rows from m by TILES tiles from column n; ROWS * TILES <= 16 accumulators. */
+INLINE WIDE void block(const int ROWS, const int TILES, const Matrix *w, int n, const uint8_t *x, int m, Result result,
+                       float limit, void *const *out)
+{
+    size_t K = w->n_in;
+    const int8_t *weight = w->packed + n * K;
+    const uint8_t *input = x + m * K;
+    __m512i c[8][4];
+#pragma GCC unroll 8
+    for (int i = 0; i < ROWS; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < TILES; j++)
+            c[i][j] = _mm512_loadu_si512(w->start + n + TILE * j);
+    for (size_t k = 0; k < K; k += 4) {
+        __m512i b[4];
+#pragma GCC unroll 4
+        for (int j = 0; j < TILES; j++)
+            b[j] = _mm512_loadu_si512(weight + (j * K + k) * TILE);
+#pragma GCC unroll 8
+        for (int i = 0; i < ROWS; i++) {
+            __m512i a = broadcast4(input + i * K + k);
+#pragma GCC unroll 4
+            for (int j = 0; j < TILES; j++)
+                c[i][j] = _mm512_dpbusd_epi32(c[i][j], a, b[j]);
+        }
+    }
+    __m512 low = _mm512_set1_ps(result == TO_SQUARE ? 0.0f : -limit), high = _mm512_set1_ps(limit);
+#pragma GCC unroll 4
+    for (int j = 0; j < TILES; j++) {
+        __m512 scale = _mm512_loadu_ps(w->scale + n + TILE * j);
+#pragma GCC unroll 8
+        for (int i = 0; i < ROWS; i++)
+            finish(c[i][j], scale, result, low, high, out[m + i], n + TILE * j);
+    }
+}
+
+WIDE static void product(const Matrix *w, int begin, int end, const uint8_t *x, int n, Result result, float limit,
+                         void *const *out)
+{
+    if (result != TO_INT16)
+        limit = result == TO_SQUARE ? 255.0f : 32767.0f;
+    for (int column = begin; column < end; column += STRIP) {
+        int m = 0;
+        for (; m + 8 <= n; m += 8)
+            block(8, 2, w, column, x, m, result, limit, out);
+        if (n - m >= 4) {
+            block(4, 2, w, column, x, m, result, limit, out);
+            m += 4;
+        }
+        if (n - m >= 2) {
+            block(2, 2, w, column, x, m, result, limit, out);
+            m += 2;
+        }
+        if (n - m >= 1)
+            block(1, 2, w, column, x, m, result, limit, out);
+    }
+}
+
+/* The sum of squares of 32 int16 at a time: pairs stay within 2 * 32767^2 < 2^31. */
+INLINE WIDE int64_t energy(const int16_t *x, int n)
+{
+    __m512i sum = _mm512_setzero_si512();
+    for (int i = 0; i < n; i += 32) {
+        __m512i v = _mm512_loadu_si512(x + i), s = _mm512_madd_epi16(v, v);
+        sum = _mm512_add_epi64(sum, _mm512_add_epi64(_mm512_srli_epi64(s, 32),
+                                                     _mm512_and_si512(s, _mm512_set1_epi64(0xFFFFFFFF))));
+    }
+    return _mm512_reduce_add_epi64(sum);
+}
+
+/* 16 integers in int32 times r, as bytes. */
+INLINE WIDE __m128i to_bytes(__m512i c, __m512 r)
+{
+    return _mm512_cvtepi32_epi8(rescale(c, r, _mm512_set1_ps(-127), _mm512_set1_ps(127)));
+}
+
+WIDE static void normalize(const int16_t *x, int d, uint8_t *out)
+{
+    __m512 r = _mm512_set1_ps(inverse_rms(energy(x, d), d));
+    for (int i = 0; i < d; i += 16) {
+        __m512i v = _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)(x + i)));
+        _mm_storeu_si128((__m128i *)(out + i), _mm_xor_si128(to_bytes(v, r), _mm_set1_epi8(-128)));
+    }
+}
+
+WIDE static void turn(const int16_t *t, int n, const int16_t *cosine, const int16_t *sine, int8_t *out)
+{
+    __m512i cos = _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)cosine));
+    __m512i sin = _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)sine));
+    for (; n > 0; n--, t += HEAD, out += HEAD) {
+        float r = inverse_rms(energy(t, HEAD), HEAD);
+        __m512 rest = _mm512_set1_ps(r), turned = _mm512_set1_ps(r * 0x1p-14f);
+        __m512i v[4];
+        for (int i = 0; i < 4; i++)
+            v[i] = _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)(t + 16 * i)));
+        __m512i a = _mm512_sub_epi32(_mm512_mullo_epi32(v[0], cos), _mm512_mullo_epi32(v[1], sin));
+        __m512i b = _mm512_add_epi32(_mm512_mullo_epi32(v[1], cos), _mm512_mullo_epi32(v[0], sin));
+        _mm_storeu_si128((__m128i *)out, to_bytes(a, turned));
+        _mm_storeu_si128((__m128i *)(out + 16), to_bytes(b, turned));
+        _mm_storeu_si128((__m128i *)(out + 32), to_bytes(v[2], rest));
+        _mm_storeu_si128((__m128i *)(out + 48), to_bytes(v[3], rest));
+    }
+}
+
+/* HEADS <= 4 heads at once. A weight of at most 2^14 goes into the products as two bytes of 7 bits each and the top one. */
+INLINE WIDE void attend_heads(const int HEADS, const int8_t *q, const uint8_t *keys, const int8_t *values, int seen,
+                              const int32_t *score, float scale, const int32_t *exp14, uint8_t *out)
+{
+    int32_t s[4][MAX_WINDOW];
+    uint8_t high[4][MAX_WINDOW], low[4][MAX_WINDOW];
+    __m512i top[4];
+    __m512 r[4];
+    int end = (seen + 15) / 16 * 16;
+    __mmask16 last = (__mmask16)(0xFFFF >> (end - seen));
+#pragma GCC unroll 4
+    for (int h = 0; h < HEADS; h++)
+        top[h] = _mm512_set1_epi32(INT32_MIN);
+    for (int slot = 0; slot < end; slot += 16) {
+        const uint8_t *key = keys + slot * HEAD;
+        __mmask16 there = slot + 16 > seen ? last : 0xFFFF;
+        __m512i c[4];
+#pragma GCC unroll 4
+        for (int h = 0; h < HEADS; h++)
+            c[h] = _mm512_setzero_si512();
+#pragma GCC unroll 4
+        for (int i = 0; i < HEAD; i += 4) {
+            __m512i k = _mm512_loadu_si512(key + i * 16);
+#pragma GCC unroll 4
+            for (int h = 0; h < HEADS; h++)
+                c[h] = _mm512_dpbusd_epi32(c[h], k, broadcast4(q + h * HEAD + i));
+        }
+#pragma GCC unroll 4
+        for (int h = 0; h < HEADS; h++) {
+            _mm512_storeu_si512(s[h] + slot, c[h]);
+            top[h] = _mm512_mask_max_epi32(top[h], there, top[h], c[h]);
+        }
+    }
+#pragma GCC unroll 4
+    for (int h = 0; h < HEADS; h++) {
+        __m512i t = _mm512_set1_epi32(_mm512_reduce_max_epi32(top[h])), sum = _mm512_setzero_si512();
+        for (int slot = 0; slot < end; slot += 16) {
+            __mmask16 there = slot + 16 > seen ? last : 0xFFFF;
+            __m512i below = _mm512_sub_epi32(t, _mm512_loadu_si512(s[h] + slot));
+            below = _mm512_srai_epi32(_mm512_mullo_epi32(below, _mm512_set1_epi32(score[h])), 10);
+            __m512i e = _mm512_i32gather_epi32(_mm512_and_si512(below, _mm512_set1_epi32(255)), exp14, 4);
+            e = _mm512_maskz_srlv_epi32(there, e, _mm512_srai_epi32(below, 8)); /* nothing is left after 15 or more */
+            sum = _mm512_add_epi32(sum, e);
+            _mm_storeu_si128((__m128i *)(high[h] + slot), _mm512_cvtepi32_epi8(_mm512_srli_epi32(e, 7)));
+            _mm_storeu_si128((__m128i *)(low[h] + slot),
+                             _mm512_cvtepi32_epi8(_mm512_and_si512(e, _mm512_set1_epi32(127))));
+        }
+        r[h] = _mm512_set1_ps((float)((double)scale / (double)_mm512_reduce_add_epi32(sum)));
+    }
+#pragma GCC unroll 4
+    for (int h = 0; h < HEADS; h += 2) {
+        const int PAIR = HEADS - h < 2 ? 1 : 2;
+        __m512i c[2][2][4];
+        for (int p = 0; p < 2; p++)
+            for (int j = 0; j < 4; j++)
+                c[p][0][j] = c[p][1][j] = _mm512_setzero_si512();
+        for (int slot = 0; slot < end; slot += 4) {
+            __m512i v[4];
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; j++)
+                v[j] = _mm512_loadu_si512(values + slot * HEAD + j * 64);
+#pragma GCC unroll 2
+            for (int p = 0; p < PAIR; p++) {
+                __m512i a = broadcast4(high[h + p] + slot), b = broadcast4(low[h + p] + slot);
+#pragma GCC unroll 4
+                for (int j = 0; j < 4; j++) {
+                    c[p][0][j] = _mm512_dpbusd_epi32(c[p][0][j], a, v[j]);
+                    c[p][1][j] = _mm512_dpbusd_epi32(c[p][1][j], b, v[j]);
+                }
+            }
+        }
+#pragma GCC unroll 2
+        for (int p = 0; p < PAIR; p++)
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; j++) {
+                __m512i total = _mm512_add_epi32(_mm512_slli_epi32(c[p][0][j], 7), c[p][1][j]);
+                _mm_storeu_si128((__m128i *)(out + (h + p) * HEAD + 16 * j),
+                                 _mm_xor_si128(to_bytes(total, r[h + p]), _mm_set1_epi8(-128)));
+            }
+    }
+}
+
+WIDE static void attend(const int8_t *q, int n_head, const uint8_t *keys, const int8_t *values, int seen,
+                        const int32_t *score, float scale, const int32_t *exp14, uint8_t *out)
+{
+    int h = 0;
+    for (; h + 4 <= n_head; h += 4)
+        attend_heads(4, q + h * HEAD, keys, values, seen, score + h, scale, exp14, out + h * HEAD);
+    if (n_head - h >= 2) {
+        attend_heads(2, q + h * HEAD, keys, values, seen, score + h, scale, exp14, out + h * HEAD);
+        h += 2;
+    }
+    if (n_head - h >= 1)
+        attend_heads(1, q + h * HEAD, keys, values, seen, score + h, scale, exp14, out + h * HEAD);
+}
+
+/* Inclusive sums along 16 lanes. */
+INLINE WIDE __m512i prefix(__m512i w)
+{
+    __m512i zero = _mm512_setzero_si512();
+    w = _mm512_add_epi32(w, _mm512_alignr_epi32(w, zero, 15));
+    w = _mm512_add_epi32(w, _mm512_alignr_epi32(w, zero, 14));
+    w = _mm512_add_epi32(w, _mm512_alignr_epi32(w, zero, 12));
+    return _mm512_add_epi32(w, _mm512_alignr_epi32(w, zero, 8));
+}
+
+WIDE static void cumulate(const int16_t *logits, int V, const int32_t *exp24, uint64_t *base, uint32_t *local)
+{
+    __m512i top = _mm512_set1_epi16(-32768);
+    for (int i = 0; i < V; i += 32)
+        top = _mm512_max_epi16(top, _mm512_loadu_si512(logits + i));
+    __m256i half = _mm256_max_epi16(_mm512_castsi512_si256(top), _mm512_extracti64x4_epi64(top, 1));
+    __m512i t = _mm512_set1_epi32(_mm512_reduce_max_epi32(_mm512_cvtepi16_epi32(half)));
+    uint64_t before = 0;
+    for (int i = 0; i < V; i += GROUP) {
+        int end = i + GROUP < V ? i + GROUP : V;
+        __m512i carry = _mm512_setzero_si512();
+        *base++ = before;
+        for (int j = i; j < end; j += 16) {
+            __m512i y = _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)(logits + j)));
+            __m512i below = _mm512_sub_epi32(t, y);
+            __m512i e = _mm512_i32gather_epi32(_mm512_and_si512(below, _mm512_set1_epi32(255)), exp24, 4);
+            e = _mm512_add_epi32(_mm512_srlv_epi32(e, _mm512_srli_epi32(below, 8)), _mm512_set1_epi32(1));
+            e = _mm512_add_epi32(prefix(e), carry);
+            carry = _mm512_permutexvar_epi32(_mm512_set1_epi32(15), e);
+            _mm512_storeu_si512(local + j, e);
+        }
+        before += (uint32_t)_mm_cvtsi128_si32(_mm512_castsi512_si128(carry));
+    }
+}
+
+const Kernel lmc_avx512vnni = {"avx512vnni", supported, 0, product, normalize, turn, attend, cumulate};
+#endif
