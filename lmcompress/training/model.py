@@ -16,12 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmcompress.config import HEAD_SIZE, PERIOD, ROTARY, TURNS, ModelConfig
+from lmcompress.engine.reference import COS, EMBED_SHIFT, EXP14, NORM, SCORE_SHIFT, SIN
+from lmcompress.modelfile import WEIGHT_MAX
 
-WEIGHT_MAX = 63
-RESIDUAL = 256  # residual stream: integer = RESIDUAL * value
-NORM = 32  # normalized activations: integer = NORM * value
+RESIDUAL = NORM << EMBED_SHIFT  # residual stream: integer = RESIDUAL * value
 LOG2 = 256  # logits: integer = LOG2 * log2 of the weight
-SCORE_SHIFT = 10
+EXP14_TABLE = torch.from_numpy(EXP14).float()
+# score differences to LOG2 * log2, before the shift, for a gain of 1
+SCORE_UNIT = HEAD_SIZE**-0.5 / NORM**2 * math.log2(math.e) * LOG2 * 2**SCORE_SHIFT
 
 
 class _Round(torch.autograd.Function):
@@ -77,9 +79,9 @@ def integer_linear(x: Tensor, w: Tensor, unsigned: bool = False) -> tuple[Tensor
 
 
 def rotation_table() -> Tensor:
-    """float32 [2, PERIOD, ROTARY/2]: cosine and sine of each pair's angle at each position."""
-    angle = torch.arange(PERIOD)[:, None] * torch.tensor(TURNS) % PERIOD * (2 * math.pi / PERIOD)
-    return torch.stack([angle.double().cos(), angle.double().sin()]).float()
+    """float32 [2, PERIOD, ROTARY/2]: cosine and sine of each pair's angle at each position, the engine's."""
+    angle = torch.arange(PERIOD)[:, None] * torch.tensor(TURNS) % PERIOD
+    return torch.stack([torch.from_numpy(COS)[angle], torch.from_numpy(SIN)[angle]]).float() / 16384
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -148,8 +150,7 @@ class Block(nn.Module):
         v = round_clamp(kv[..., HEAD_SIZE:], s["kv"][HEAD_SIZE:], -127, 127)
         q = rotate_quantized(q.view(B, T, self.n_head, HEAD_SIZE).transpose(1, 2), rotation[:, :T])
         k = shift_keys(rotate_quantized(k, rotation[:, :T]))
-        scores = (q.reshape(B, -1, HEAD_SIZE) @ k.transpose(1, 2)).view(B, self.n_head, T, T)  # exact in float32
-        y = attend_quantized(scores, v, self.gain, mask, s["attn"])
+        y = _IntegerAttention.apply(q, k, v, self.gain, s["attn"], mask)
         y = y.transpose(1, 2).reshape(B, T, -1)
         x = add(x, integer_linear(y, self.o)[0], s["o"])
         u = round_clamp(integer_linear(norm(x, NORM), self.up)[0], s["up"], 0, 255)
@@ -174,8 +175,7 @@ def norm(x: Tensor, unit: int) -> Tensor:
     """Integers in [-127, 127]: x [..., n] over its root mean square, times `unit`."""
     n = x.size(-1)
     energy = x.detach().double().square().sum(-1, keepdim=True)
-    r = (unit * math.sqrt(n) / energy.sqrt().clamp_min(1e-30)).float()
-    r = torch.where(energy == 0, 0.0, r)
+    r = torch.where(energy == 0, 0.0, unit * math.sqrt(n) / energy.sqrt().clamp_min(1.0)).float()
     y = x * r
     # gradient of the normalization: the part along x vanishes
     rounded = y.round().clamp(-127, 127)
@@ -188,11 +188,11 @@ def norm(x: Tensor, unit: int) -> Tensor:
 
 def rotate_quantized(t: Tensor, rotation: Tensor) -> Tensor:
     """Integers in [-127, 127] of a query or key [..., T, D]: normalized and turned."""
-    cos, sin = (rotation * 16384).round()
+    cos, sin = rotation * 16384
     a, b, rest = t.split([ROTARY // 2, ROTARY // 2, HEAD_SIZE - ROTARY], -1)
     with torch.no_grad():
         energy = t.double().square().sum(-1, keepdim=True)
-        r = torch.where(energy == 0, 0.0, NORM * math.sqrt(HEAD_SIZE) / energy.sqrt().clamp_min(1e-30))
+        r = torch.where(energy == 0, 0.0, NORM * math.sqrt(HEAD_SIZE) / energy.sqrt().clamp_min(1.0))
         ad, bd, cd, sd = a.double(), b.double(), cos.double(), sin.double()
         turned = torch.cat([ad * cd - bd * sd, bd * cd + ad * sd], -1).float() * (r / 16384).float()
         exact = torch.cat([turned, rest * r.float()], -1).round().clamp(-127, 127)
@@ -203,32 +203,46 @@ def rotate_quantized(t: Tensor, rotation: Tensor) -> Tensor:
     return smooth * inside + (exact - smooth * inside).detach()
 
 
-def score_multiplier(gain: Tensor) -> Tensor:
-    """Integer factor of score differences, per head: (difference * factor) >> SCORE_SHIFT is LOG2 * log2."""
-    factor = gain * (HEAD_SIZE**-0.5 / NORM**2 * math.log2(math.e) * LOG2 * 2**SCORE_SHIFT)
-    return factor + (factor.round().clamp(1, 511) - factor).detach()
+def score_factor(gain: Tensor) -> Tensor:
+    """int32 [H]: score differences to LOG2 * log2, before the shift."""
+    return (gain * SCORE_UNIT).round().clamp(1, 511).int()
 
 
-def attend_quantized(scores: Tensor, v: Tensor, gain: Tensor, mask: Tensor, out_scale: Tensor) -> Tensor:
-    """Integers in [-127, 127] [B, H, T, D] from integer scores [B, H, T, T] and values [B, T, D]."""
-    scores = scores.masked_fill(~mask, -1e9)
-    top = scores.detach().amax(-1, keepdim=True)
-    m = score_multiplier(gain)[:, None, None]
-    smooth = (scores - top) * m / 2**SCORE_SHIFT  # <= 0, in LOG2 * log2
-    e = smooth + (-torch.floor(-smooth) - smooth).detach()
-    p = torch.exp2(e / LOG2 + 14)
-    p = p + (exp2_quantized(-e.detach()) - p).detach()
-    num = p @ v[:, None]
-    den = p.sum(-1, keepdim=True)
-    return round_clamp(num / den, out_scale, -127, 127)
+class _IntegerAttention(torch.autograd.Function):
+    """Integers in [-127, 127] [B, H, T, D] from integers q [B, H, T, D], k and v [B, T, D]; gradients are those of
+    softmax attention with the same weights."""
 
+    @staticmethod
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, gain: Tensor, out_scale: Tensor, mask: Tensor) -> Tensor:
+        scores = q @ k[:, None].transpose(2, 3)  # |s| <= 2^20, exact
+        top = scores.masked_fill(~mask, -(2.0**21)).amax(-1, keepdim=True)
+        factor = score_factor(gain)[:, None, None]
+        below = (((top - scores).clamp_min(0).int() * factor) >> SCORE_SHIFT).clamp_max(4095)
+        p = torch.floor(EXP14_TABLE.to(q.device)[below & 255] * torch.exp2(-(below >> 8).float()))
+        p = p.masked_fill(~mask, 0.0)
+        high = torch.floor(p / 128)  # two halves, each product exact in float32; their sum rounds once
+        num = (high @ v[:, None]) * 128 + (p - 128 * high) @ v[:, None]
+        den = p.sum(-1, keepdim=True)
+        y = num * (out_scale.double() / den.double()).float()
+        ctx.save_for_backward(q, k, v, gain, out_scale, p, den, y)
+        return y.round().clamp(-127, 127)
 
-def exp2_quantized(e: Tensor) -> Tensor:
-    """The attention weight table of docs/MODEL.md: floor(2^14 * 2^-(fraction)) >> whole, for integers e >= 0."""
-    e = e.clamp_max(LOG2 * 16)
-    whole = torch.floor(e / LOG2)
-    fraction = e - whole * LOG2
-    return torch.floor(torch.floor(torch.exp2(14 - fraction / LOG2) + 0.5) * torch.exp2(-whole))
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        q, k, v, gain, out_scale, p, den, y = ctx.saved_tensors
+        g = (grad * (y.abs() <= 127.5) * out_scale).bfloat16()
+        share = p / den
+        shared = share.bfloat16()
+        grad_v = (shared.transpose(2, 3) @ g).sum(1).float()
+        grad_share = (g @ v[:, None].transpose(2, 3).bfloat16()).float()
+        grad_logit = share * (grad_share - (share * grad_share).sum(-1, keepdim=True))
+        unit = HEAD_SIZE**-0.5 / NORM**2
+        grad_score = (grad_logit * (gain * unit)[:, None, None]).bfloat16()
+        grad_q = (grad_score @ k[:, None].bfloat16()).float()
+        grad_k = (grad_score.transpose(2, 3) @ q.bfloat16()).sum(1).float()
+        # logit = gain * unit * score, so the gradient of the gain is that of q along q, over the gain
+        grad_gain = (grad_q * q).sum((0, 2, 3)) / gain
+        return grad_q, grad_k, grad_v, grad_gain, None, None
 
 
 def square_quantized(u: Tensor) -> Tensor:

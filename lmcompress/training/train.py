@@ -76,14 +76,14 @@ def train(recipe: Recipe, ids: Path, out: Path, device: str = "auto", validate_e
         betas=(0.8, 0.95), eps=1e-10, weight_decay=0.0,
     )  # fmt: skip
     plateau = [[g["lr"] for g in o.param_groups] for o in (muon, adam)]
-    step, elapsed = 0, 0.0
+    step, elapsed, calibrated = 0, 0.0, False
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(saved["model"])
         muon.load_state_dict(saved["muon"])
         adam.load_state_dict(saved["adam"])
-        step, elapsed = saved["step"], saved["elapsed"]
+        step, elapsed, calibrated = saved["step"], saved["elapsed"], saved["calibrated"]
     mix = data.Mix(ids, recipe.sequence, recipe.seed)
     validation = data.validation(ids, recipe.sequence, 64 * recipe.sequence)
     compiled = {}
@@ -119,7 +119,7 @@ def train(recipe: Recipe, ids: Path, out: Path, device: str = "auto", validate_e
 
     def save() -> None:
         state = {"model": model.state_dict(), "muon": muon.state_dict(), "adam": adam.state_dict(),
-                 "step": step, "elapsed": elapsed, "recipe": json.dumps(asdict(recipe))}  # fmt: skip
+                 "step": step, "elapsed": elapsed, "calibrated": calibrated, "recipe": json.dumps(asdict(recipe))}  # fmt: skip
         torch.save(state, out / "checkpoint.tmp")
         (out / "checkpoint.tmp").replace(checkpoint)
 
@@ -127,14 +127,13 @@ def train(recipe: Recipe, ids: Path, out: Path, device: str = "auto", validate_e
     steps = recipe.tokens // per_step
     log = Log(out, step, steps) if rank == 0 else None
     average = None
-    quantized_before = None
     while step < steps:
         started = time.perf_counter()
         progress = step / steps
         quantized = progress >= 1 - recipe.quantized
-        if quantized and not quantized_before:
+        if quantized and not calibrated:
             model.calibrate(torch.from_numpy(mix.batch(step, 8)).to(device)[:, :-1])
-        quantized_before = quantized
+            calibrated = True
         for optimizer, rates in zip((muon, adam), plateau, strict=True):
             for group, lr in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = lr * rate(progress, recipe)
