@@ -110,14 +110,11 @@ class LMCompressor:
         self._pending.clear()
         self._digest.update(raw)
         self._size += len(raw)
-        start = b""
-        if self._writer is not None or not last:
-            method, payload = self._encoder.encode(raw)
-        else:  # the only block: what the header must say depends on its method
-            method, payload = self._encoder.encode(raw, LM_HEADER)
+        start, sole = b"", last and self._writer is None
+        method, payload = self._encoder.encode(raw, LM_HEADER if sole else 0)
         if self._writer is None:
-            block_log = max(MIN_BLOCK_LOG, ((len(raw) if last else self._block_size) - 1).bit_length())
-            if last and method != LM:
+            block_log = max(MIN_BLOCK_LOG, ((len(raw) if sole else self._block_size) - 1).bit_length())
+            if sole and method != LM:
                 header = Header(block_log)
             else:  # blocks to come may need the codec
                 loaded = self._encoder.loaded
