@@ -1,0 +1,221 @@
+"""The command: `python -m benchmarks [run|small|scaling|coder|kernels|dictionary|report|codecs]`; `run` on the samples by default.
+
+Knows: which codecs on which files, in what order, and where the rows go. Does not know: how anything is measured or drawn.
+"""
+
+from __future__ import annotations
+
+import datetime
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from benchmarks import codecs, corpora, measure, results
+from benchmarks.codecs import Codec
+from benchmarks.corpora import Source
+from benchmarks.measure import Effort
+from benchmarks.results import Row
+
+SAMPLES = corpora.CORPORA / "samples"
+PIECES = (1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10)
+SIZES = (1 << 10, 10 << 10, 100 << 10, 1 << 20, 10 << 20, 100 << 20)
+SMALL_RIVALS = ("gzip-9", "zstd-22", "zstd-22-dict", "brotli-11", "xz-9e", "bzip2-9")
+console = Console(stderr=True)
+
+Work = tuple[Codec, Source, int, int]  # codec, source, threads, bytes per piece
+
+
+def options(command: Callable[..., None]) -> Callable[..., None]:
+    """What all studies have in common."""
+    for option in reversed(
+        (
+            click.option("--corpus", "paths", multiple=True, type=click.Path(exists=True, path_type=Path),
+                         help="A file or folder, again for more. Default: the samples in corpora/."),
+            click.option("--codec", "names", multiple=True, help="Again for more. Default: all there are but the slow ones."),
+            click.option("--threads", multiple=True, type=int, help="Again for more, for codecs that heed it. Default: 1."),
+            click.option("--repeats", default=3, show_default=True, help="Runs; the median is kept."),
+            click.option("--budget", default=10.0, show_default=True, help="Seconds after which a run isn't repeated."),
+            click.option("--timeout", default=900.0, show_default=True, help="Seconds after which a codec has failed."),
+            click.option("--out", type=click.Path(path_type=Path), help="File of JSON lines to add to; a CSV is kept beside it."),
+            click.option("--again", is_flag=True, help="Measure also what the file of results has already."),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def chosen(names: tuple[str, ...], usual: Iterable[str] | None = None) -> list[Codec]:
+    """The codecs to run; says which are not installed."""
+    found = []
+    for name in names or usual or [name for name, codec in codecs.CODECS.items() if not codec.slow]:
+        try:
+            codec = codecs.find(name)
+        except (KeyError, ValueError, ImportError, AttributeError):
+            raise click.BadParameter(f"{name}: there is no such codec; see `python -m benchmarks codecs`") from None
+        if missing := codec.missing():
+            console.print(f"[dim]{name}: not installed ({missing})[/]")
+        else:
+            found.append(codec)
+    return found
+
+
+def carry_out(study: str, works: list[Work], effort: Effort, out: Path | None, again: bool) -> None:
+    """Measures all works whose row is not in `out` yet; each row is kept as soon as it is known."""
+    out = out or results.RESULTS / f"{datetime.date.today().isoformat()}-{measure.commit() or 'unknown'}.jsonl"
+    done = {row.key(): row for row in results.read(out)}
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    failures = 0
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(study, total=len(works))
+        for codec, source, threads, piece in works:
+            progress.update(task, description=f"{codec.name} {source.name}" + (f" in {piece:,}" if piece else ""))
+            row = done.get((study, codec.name, threads, source.sha256, piece))
+            if row is None or again or row.version != codec.version():
+                row = measure.measure(codec, source, study, effort, threads, piece)
+                results.append(out, row)
+                progress.console.print(described(row))
+            failures += not row.ok
+            progress.advance(task)
+    rows = list({row.key(): row for row in results.read(out)}.values())
+    results.write_csv(out.with_suffix(".csv"), rows)
+    console.print(f"{len(works)} measurements, {failures} failed, in {out}")
+    if failures:
+        sys.exit(1)
+
+
+def described(row: Row) -> str:
+    about = f"{row.codec} {row.file}" + (f" in {row.piece:,}" if row.piece else "")
+    if not row.ok:
+        return f"[red]{about}: failed: {row.error}[/]"
+    speeds = [row.speed(direction) for direction in ("encode", "decode")]
+    shown = " / ".join(f"{speed / 1e6:.3g}" if speed else "?" for speed in speeds)
+    return f"{about}: {row.coded_bytes:,} bytes, {row.bpb} bpb, {shown} MB/s"
+
+
+def effort(arguments: dict[str, Any]) -> Effort:
+    return Effort(arguments["repeats"], arguments["budget"], arguments["timeout"])
+
+
+def with_threads(codec: Codec, threads: tuple[int, ...]) -> tuple[int, ...]:
+    return (threads or (1,)) if codec.threaded else (1,)
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Measure lmcompress and its rivals; without a command: `run` on the samples."""
+    if context.invoked_subcommand is None:
+        context.invoke(
+            run_command, paths=(), names=(), threads=(), repeats=3, budget=10.0, timeout=900.0, out=None, again=False
+        )
+
+
+@main.command("run")
+@options
+def run_command(paths: tuple[Path, ...], names: tuple[str, ...], threads: tuple[int, ...], **rest: Any) -> None:
+    """Coded bytes, speed and memory of every codec on every file."""
+    files = corpora.sources(paths or (SAMPLES,))
+    works = [(codec, file, t, 0) for codec in chosen(names) for file in files for t in with_threads(codec, threads)]
+    carry_out("files", works, effort(rest), rest["out"], rest["again"])
+
+
+@main.command()
+@options
+def small(paths: tuple[Path, ...], names: tuple[str, ...], threads: tuple[int, ...], **rest: Any) -> None:
+    """The same text in pieces of 1 to 256 KiB, each coded by itself (64 pieces of each file at most), and whole."""
+    usual = [name for name in codecs.CODECS if name in SMALL_RIVALS or name.startswith("lmcompress")]
+    files = corpora.sources(paths or (SAMPLES,))
+    works = [
+        (codec, file, t, piece)
+        for codec in chosen(names, usual)
+        if codec.has_module()
+        for file in files
+        for t in with_threads(codec, threads)
+        for piece in (*PIECES, 0)
+        if piece < file.size
+    ]
+    carry_out("small", works, effort(rest), rest["out"], rest["again"])
+
+
+@main.command()
+@click.option(
+    "--most", default=100 << 20, show_default=True, help="Bytes; sizes above this or above the corpus are left out."
+)
+@options
+def scaling(most: int, paths: tuple[Path, ...], names: tuple[str, ...], threads: tuple[int, ...], **rest: Any) -> None:
+    """Time and memory against size and threads: the first 1 KiB to 100 MiB of all files one after the other."""
+    text = b"".join(file.path.read_bytes() for file in corpora.sources(paths or (SAMPLES,)))
+    with tempfile.TemporaryDirectory() as scratch:
+        files = []
+        for size in SIZES:
+            if size <= min(most, len(text)):
+                path = Path(scratch) / f"first-{size}"
+                path.write_bytes(text[:size])
+                files.append(corpora.source(path))
+        every = chosen(names)
+        works = [(codec, file, t, 0) for codec in every for file in files for t in with_threads(codec, threads)]
+        carry_out("scaling", works, effort(rest), rest["out"], rest["again"])
+
+
+@main.command()
+def coder() -> None:
+    """What a call of the range coder costs, by backend and number of decisions."""
+    from benchmarks import kernels
+
+    Console().print(kernels.coder_table())
+
+
+@main.command("kernels")
+def kernels_command() -> None:
+    """Multiply-adds per second by instruction set and lanes; where a step's time goes."""
+    from benchmarks import kernels
+
+    Console().print(*kernels.tables())
+
+
+@main.command()
+@click.argument("pool", type=click.Path(exists=True, path_type=Path))
+@click.option("--size", default=112_640, show_default=True, help="Bytes, at most.")
+def dictionary(pool: Path, size: int) -> None:
+    """Train zstd's dictionary on the validation split of a text pool (folder of CATEGORY.NN.txt.zst)."""
+    from benchmarks.dictionary import train
+
+    codecs.DICTIONARY.write_bytes(train(pool, size))
+    console.print(f"{codecs.DICTIONARY}: {codecs.DICTIONARY.stat().st_size:,} bytes")
+
+
+@main.command()
+@click.option("--plots/--no-plots", default=True, show_default=True)
+def report(plots: bool) -> None:
+    """Tables into docs/BENCHMARKS.md and plots into docs/plots, from all results there are."""
+    from benchmarks import report
+
+    for path in report.write(plots):
+        console.print(path)
+
+
+@main.command("codecs")
+def codecs_command() -> None:
+    """What can be measured here."""
+    table = Table("codec", "in process", "command", "version")
+    for name, codec in codecs.CODECS.items():
+        version = codec.version() if codec.missing() is None else f"not installed: {codec.missing()}"
+        table.add_row(name, "yes" if codec.has_module() else "", "yes" if codec.has_tool() else "", version)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m benchmarks")
