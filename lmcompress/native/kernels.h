@@ -52,9 +52,16 @@ typedef struct {
 extern const Kernel *const lmc_kernels[]; /* best first, NULL at the end; the last is always supported */
 
 extern const Kernel lmc_portable;
-#if (defined(__x86_64__) || defined(_M_X64)) && (defined(__GNUC__) || defined(__clang__))
+#if defined(__x86_64__) && defined(__GNUC__)
 #define LMC_X86 1
-extern const Kernel lmc_avx512vnni;
+extern const Kernel lmc_avx512vnni, lmc_avx2;
+#if defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11
+#define LMC_AVXVNNI 1
+extern const Kernel lmc_avxvnni;
+#endif
+#elif defined(__AARCH64EL__) && defined(__GNUC__)
+#define LMC_NEON 1
+extern const Kernel lmc_neon;
 #endif
 
 #endif

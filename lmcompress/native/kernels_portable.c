@@ -32,6 +32,13 @@ const Kernel lmc_portable = {"portable", always, 0, product, normalize, turn, at
 const Kernel *const lmc_kernels[] = {
 #ifdef LMC_X86
     &lmc_avx512vnni,
+#ifdef LMC_AVXVNNI
+    &lmc_avxvnni,
+#endif
+    &lmc_avx2,
+#endif
+#ifdef LMC_NEON
+    &lmc_neon,
 #endif
     &lmc_portable,
     NULL,

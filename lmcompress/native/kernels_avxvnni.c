@@ -1,0 +1,25 @@
+/* AVX-VNNI: vpdpbusd in 256 bits, for processors without AVX-512. */
+#include "plain.h"
+#ifdef LMC_AVXVNNI
+#include <cpuid.h>
+#include <immintrin.h>
+#include <string.h>
+
+#define WIDE __attribute__((target("avx2,avxvnni")))
+#define PRODUCT_ROWS 6
+
+INLINE WIDE __m256i dot(__m256i c, __m256i u, __m256i s) { return _mm256_dpbusd_avx_epi32(c, u, s); }
+
+/* The keys' 128 adds the same to every score of a query. */
+INLINE WIDE __m256i score_dot(__m256i c, __m256i key, __m256i q) { return _mm256_dpbusd_avx_epi32(c, key, q); }
+
+#include "wide256.h"
+
+static int supported(void)
+{
+    unsigned a, b, c, d;
+    return __builtin_cpu_supports("avx2") && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+}
+
+const Kernel lmc_avxvnni = {"avxvnni", supported, 0, product, normalize, turn, attend, cumulate};
+#endif
