@@ -13,11 +13,24 @@ from lmcompress.errors import CorruptError, TruncatedError
 Buffer = bytes | bytearray | memoryview
 
 CRC_SIZE = 4  # bytes
+MAX_VARINT = (1 << 63) - 1
 
 
 def crc32(data: Buffer, start: int = 0) -> int:
     """CRC-32 as in gzip and PNG (ISO-HDLC), of `data` after what gave `start`."""
     return zlib.crc32(data, start)
+
+
+def write_varint(value: int) -> bytes:
+    """Raises ValueError if negative."""
+    if value < 0:
+        raise ValueError("varints are not negative")
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
 
 
 class Reader:
@@ -42,7 +55,11 @@ class Reader:
         """An unsigned integer of `width` bytes."""
         return int.from_bytes(self.take(width), "little")
 
-    def varint(self, limit: int) -> int:
+    def rest(self) -> bytes:
+        """Everything that is left."""
+        return self.take(self.remaining)
+
+    def varint(self, limit: int = MAX_VARINT) -> int:
         """A varint of at most `limit`. Raises CorruptError above it, or when a shorter form exists."""
         value = shift = 0
         while True:
@@ -76,13 +93,7 @@ class Writer:
 
     def varint(self, value: int) -> Writer:
         """A varint. Raises ValueError if negative."""
-        if value < 0:
-            raise ValueError("varints are not negative")
-        while value > 0x7F:
-            self.data.append(value & 0x7F | 0x80)
-            value >>= 7
-        self.data.append(value)
-        return self
+        return self.put(write_varint(value))
 
     def crc(self, start: int = 0) -> Writer:
         """The CRC-32 of everything from `start` on."""

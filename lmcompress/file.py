@@ -88,6 +88,7 @@ class _ContentReader(io.RawIOBase):
         self._next_start = 0  # where in the content the next block in order begins
         self._next_read = self._base  # where in the file the reading in order goes on
         self._member = MemberDecoder(*self._options)
+        self.engine_name: str | None = None
         self._failure: LMCompressError | None = None  # what ended the reading in order
         self._members: list[Member] | None = None
 
@@ -138,6 +139,7 @@ class _ContentReader(io.RawIOBase):
             raise
         self._block, self._block_start = block, self._next_start
         self._next_start += len(block)
+        self.engine_name = self._member.engine_name or self.engine_name
         return block
 
     def _next_block(self, limit: int | None) -> bytes:
@@ -167,8 +169,9 @@ class _ContentReader(io.RawIOBase):
                 i = member.find(self._position - start)
                 block = member.read(self._file, i)
                 assert isinstance(block, Block)
-                model, threads, memory = self._options
-                self._block = BlockDecoder(member.header, model, threads, memory).decode(block)
+                decoder = BlockDecoder(member.header, *self._options)
+                self._block = decoder.decode(block)
+                self.engine_name = decoder.engine_name
                 self._block_start = start + member.raw_offsets[i]
                 return True
             start += member.raw_size
@@ -202,6 +205,7 @@ class LMFile(io.BufferedIOBase):
         The other arguments as for LMCompressor and LMDecompressor."""
         self._file: BinaryIO | None = None
         self._owned = False
+        self._content: _ContentReader | None = None
         self._compressor: LMCompressor | None = None
         self._reader: io.BufferedReader | None = None
         self._written = 0
@@ -220,7 +224,8 @@ class LMFile(io.BufferedIOBase):
         else:
             raise TypeError("filename must be a path or a binary file object")
         if self.mode == "r":
-            self._reader = io.BufferedReader(_ContentReader(self._file, model, threads, memory), _CHUNK)
+            self._content = _ContentReader(self._file, model, threads, memory)
+            self._reader = io.BufferedReader(self._content, _CHUNK)
 
     def close(self) -> None:
         """Writing: ends the member. Closes the file if it was opened by path."""
@@ -240,6 +245,13 @@ class LMFile(io.BufferedIOBase):
     @property
     def closed(self) -> bool:
         return self._file is None
+
+    @property
+    def engine_name(self) -> str | None:
+        """The engine that coded or decoded, or None if no block needed one so far."""
+        if self._compressor is not None:
+            return self._compressor.engine_name
+        return None if self._content is None else self._content.engine_name
 
     @property
     def name(self) -> str:

@@ -6,6 +6,7 @@ archives' layout, files. Nothing here falls back in silence: a model that is ask
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,24 +23,26 @@ if TYPE_CHECKING:
 class Level:
     """A point on the front of speed against size."""
 
-    model: str | None  # name of a shipped model; None: only what the file itself teaches
-    mixer_bits: int  # log2 of the mixer's table; 0: the model alone
-    lane_bytes: int  # content of a lane at least, in bytes
+    model: str  # name of a shipped model
+    network: bool  # False: only the model's vocabulary is used, and what the text itself teaches
+    mixer_bits: int  # log2 of the bytes of the mixer's tables; 0: the network alone
+    lane_bytes: int  # content of a lane at least, in bytes; a power of two
 
 
 LEVELS = {
-    1: Level(None, 20, 16384),
-    2: Level(None, 22, 16384),
-    3: Level("fast", 0, 16384),
-    4: Level("fast", 20, 16384),
-    5: Level("fast", 22, 16384),
-    6: Level("fast", 22, 32768),
-    7: Level("fast", 24, 32768),
-    8: Level("fast", 24, 65536),
-    9: Level("fast", 24, 131072),
+    1: Level("fast", False, 20, 16384),
+    2: Level("fast", False, 22, 32768),
+    3: Level("fast", True, 20, 16384),
+    4: Level("fast", True, 22, 16384),
+    5: Level("fast", True, 22, 16384),
+    6: Level("fast", True, 22, 32768),
+    7: Level("fast", True, 24, 32768),
+    8: Level("fast", True, 24, 65536),
+    9: Level("fast", True, 24, 131072),
 }
 DEFAULT_LEVEL = 5
 DEFAULT_MEMORY = 1 << 30  # bytes that decoding one block may take
+LM_MEMORY = 20  # bytes that decoding takes for each byte of a block's content: tokens, lanes, both copies of the text
 
 PROBE_LEVEL, BEST_LEVEL = 3, 19  # of zstd
 NOISE = 0.97  # a block whose probe leaves more than this is noise to every model
@@ -71,26 +74,27 @@ class Loaded:
 @lru_cache(maxsize=2)
 def load_for_writing(level: int, model: Model | str | Path | None, threads: int) -> Loaded:
     """The codec of a level, with another model if one is given. Raises MissingModelError, CorruptError."""
-    from lmcompress import modelfile
-    from lmcompress.codec import Codec
+    from lmcompress import codec, modelfile
     from lmcompress.config import CodecConfig
 
-    chosen = LEVELS[level].model if model is None else model
+    point = LEVELS[level]
+    chosen = point.model if model is None else model
     loaded = modelfile.load(chosen) if isinstance(chosen, (str, Path)) else chosen
-    config = CodecConfig(lane_bytes=LEVELS[level].lane_bytes, mixer_bits=LEVELS[level].mixer_bits)
-    digest, name = (None, "") if loaded is None else (loaded.digest, loaded.name)
-    return Loaded(Codec(loaded, config, threads), config.pack(), digest, name)
+    config = CodecConfig(lane_bytes=point.lane_bytes, mixer_bits=point.mixer_bits, network=point.network)
+    return Loaded(codec.Codec(loaded, config, _count(threads)), codec.pack(config), loaded.digest, loaded.name)
 
 
 @lru_cache(maxsize=2)
-def load_for_reading(header: Header, model: Model | str | Path | None, threads: int) -> Loaded:
-    """The codec that a header names; its model among the shipped ones, or the given one if its digest fits."""
-    from lmcompress import modelfile
-    from lmcompress.codec import Codec
-    from lmcompress.config import CodecConfig
+def load_for_reading(header: Header, model: Model | str | Path | None, threads: int, memory: int) -> Loaded:
+    """The codec that a header names; its model is the given one if the digest fits, or one of the shipped. Raises
+    LimitError when the codec alone takes more than `memory` bytes, and MissingModelError."""
+    from lmcompress import codec, modelfile
 
     if header.codec is None:
         raise CorruptError("a block needs a codec, but the header names none")
+    config = codec.unpack(header.codec)
+    if 1 << config.mixer_bits > memory:
+        raise LimitError(f"the archive needs {1 << config.mixer_bits} bytes of memory, more than the {memory} allowed")
     loaded = None
     if header.model_digest is not None:
         given = modelfile.load(model) if isinstance(model, (str, Path)) else model
@@ -104,8 +108,14 @@ def load_for_reading(header: Header, model: Model | str | Path | None, threads: 
                     f"the archive needs the model {header.model_name!r} with SHA-256 {header.model_digest.hex()}, "
                     "which is not shipped with this version; give its file with --model (model=)"
                 ) from None
-    config = CodecConfig.unpack(header.codec)
-    return Loaded(Codec(loaded, config, threads), header.codec, header.model_digest, header.model_name)
+    return Loaded(codec.Codec(loaded, config, _count(threads)), header.codec, header.model_digest, header.model_name)
+
+
+def _count(threads: int) -> int:
+    """0 stands for as many as this process may use."""
+    if threads:
+        return threads
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class BlockEncoder:
@@ -145,16 +155,17 @@ class BlockDecoder:
 
     def decode(self, block: Block) -> bytes:
         """The block's content, checked. Raises CorruptError, MissingModelError, LimitError."""
-        if block.raw_size + block.coded_size > self._memory:
-            raise LimitError(f"a block of {block.raw_size} bytes needs more than the {self._memory} bytes of memory allowed")
+        needed = block.raw_size * (LM_MEMORY if block.method == LM else 2) + block.coded_size
+        if needed > self._memory:
+            raise LimitError(f"a block needs {needed} bytes of memory, more than the {self._memory} allowed")
         if block.method == STORED:
             data = block.payload
         elif block.method == ZSTD:
             data = _zstd_decompress(block.payload, block.raw_size)
         else:
-            loaded = load_for_reading(self._header, self._model, self._threads)
-            self.engine_name = loaded.codec.engine_name
-            data = loaded.codec.decode(block.payload, block.raw_size)
+            codec = load_for_reading(self._header, self._model, self._threads, self._memory).codec
+            self.engine_name = codec.engine_name
+            data = codec.decode(block.payload, block.raw_size)
         block.check_raw(data)
         return data
 

@@ -45,15 +45,13 @@ class FakeCodec:
 
 def load_for_writing(level: int, model: object, threads: int) -> methods.Loaded:
     chosen = methods.LEVELS[level].model if model is None else str(model)
-    if chosen is None:
-        return methods.Loaded(FakeCodec(), b"\1\2\3", None, "")
     name = "fake" if chosen == "fast" else chosen
     if name not in DIGESTS:
         raise MissingModelError(f"no model {model}")
     return methods.Loaded(FakeCodec(), b"\1\2\3", DIGESTS[name], name)
 
 
-def load_for_reading(header: Header, model: object, threads: int) -> methods.Loaded:
+def load_for_reading(header: Header, model: object, threads: int, memory: int) -> methods.Loaded:
     if header.codec is None:
         raise CorruptError("no codec")
     if header.codec != b"\1\2\3":

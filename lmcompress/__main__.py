@@ -1,0 +1,5 @@
+"""python -m lmcompress is the command lmcompress."""
+
+from lmcompress.cli import main
+
+main()

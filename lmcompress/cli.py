@@ -1,0 +1,624 @@
+"""The command: arguments, progress, exit codes.
+
+Knows: what the user asked for, terminals, signals. Does not know: formats. Exit codes: 0 all done; 1 an error, of any
+file; 2 nothing worse than files skipped. Everything heavy is imported when it is first needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, BinaryIO, NoReturn, cast
+
+import click
+
+from lmcompress import __version__, paths
+from lmcompress.container import MAGIC
+from lmcompress.errors import LimitError, LMCompressError
+from lmcompress.file import ArchiveInfo, LMFile, Recovery, get_archive_info, recover
+from lmcompress.methods import DEFAULT_LEVEL, DEFAULT_MEMORY, LEVELS
+from lmcompress.stream import LMCompressor
+
+CHUNK = 1 << 20  # bytes read at a time
+HELP = f"""\
+Usage: lmcompress [OPTION]... [FILE]...
+Compresses FILEs, each to FILE{paths.SUFFIX}. Without FILE, or when it is -, from standard input to standard output.
+
+  -d, --decompress     decompress                  -1 .. -9             fast .. small (default {DEFAULT_LEVEL}, LMC_LEVEL)
+  -t, --test           check, name damaged blocks  --model NAME|FILE    another model than the level's
+  -l, --list           sizes; with -v details      -T, --threads N      0: all cores (default 0, LMC_THREADS)
+  -c, --stdout         write to standard output    --no-check           no SHA-256 of the content
+  -o, --output FILE    write to FILE               --memory SIZE        most that decoding a block may take
+  -f, --force          overwrite; links; with -dc  --max-output SIZE    stop when the content is longer
+                       pass other formats through  --range OFF:LENGTH   decompress only these bytes of content
+  -k, --keep           keep the source (default)   --recover            decompress what is intact, report the rest
+  --rm                 remove it when all is done  -r, --recursive      files in folders too
+  -N, --name           store, restore the name     --exclude-compressed skip what is compressed already
+  -q, -v               say less, say more          --filelist FILE      names from FILE, one a line
+  --json               with -l and -t: as JSON     --output-dir-flat DIR, --output-dir-mirror DIR
+  -h, --help           this                        -V, --version        the version
+
+Commands: lmcompress train ..., lmcompress bench FILE..., lmcompress models  (each has --help). SIZE: 64M, 1G.
+Exit codes: 0 done, 1 an error, 2 files were skipped. A file that is called as a command is: write ./train.
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for; see HELP."""
+
+    decompress: bool
+    test: bool
+    list: bool
+    stdout: bool
+    output: str | None
+    force: bool
+    remove: bool
+    name: bool
+    quiet: int
+    verbose: int
+    json: bool
+    recursive: bool
+    exclude_compressed: bool
+    filelist: str | None
+    output_dir_flat: str | None
+    output_dir_mirror: str | None
+    level: int
+    model: str | None
+    threads: int
+    check: bool
+    memory: int
+    max_output: int | None
+    range: tuple[int, int | None] | None
+    recover: bool
+
+
+def _size(text: str) -> int:
+    """Bytes, with a suffix K, M, G or T for powers of 1024. Raises click.BadParameter."""
+    digits = text.upper().removesuffix("B").removesuffix("I")
+    shift = 10 * ("KMGT".find(digits[-1:]) + 1) if digits[-1:].isalpha() else 0
+    number = digits[:-1] if shift else digits
+    if not number.isascii() or not number.isdigit():
+        raise click.BadParameter(f"{text!r} is not a size such as 64M")
+    return int(number) << shift
+
+
+def _to_size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    return None if value is None else _size(value)
+
+
+def _to_range(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int | None] | None:
+    """OFFSET:LENGTH; without LENGTH: to the end."""
+    if value is None:
+        return None
+    offset, _, length = value.partition(":")
+    return _size(offset or "0"), _size(length) if length else None
+
+
+class _Command(click.Command):
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write(HELP)
+
+
+def _set_level(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.meta["lmcompress.level"] = int((param.name or "")[-1])
+
+
+def _levels(function: Callable[..., None]) -> Callable[..., None]:
+    for n in LEVELS:
+        option = click.option(f"-{n}", f"level_{n}", is_flag=True, expose_value=False, callback=_set_level)
+        function = option(function)
+    return function
+
+
+@click.command("lmcompress", cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("files", nargs=-1)
+@click.option("-d", "--decompress", "--uncompress", is_flag=True)
+@click.option("-z", "--compress", "compress", is_flag=True, expose_value=False)
+@click.option("-t", "--test", is_flag=True)
+@click.option("-l", "--list", is_flag=True)
+@click.option("-c", "--stdout", "--to-stdout", is_flag=True)
+@click.option("-o", "--output")
+@click.option("-f", "--force", is_flag=True)
+@click.option("-k", "--keep", is_flag=True)
+@click.option("--rm", "remove", is_flag=True)
+@click.option("-N", "--name", is_flag=True)
+@click.option("-q", "--quiet", count=True)
+@click.option("-v", "--verbose", count=True)
+@click.option("--json", is_flag=True)
+@click.option("-r", "--recursive", is_flag=True)
+@click.option("--exclude-compressed", is_flag=True)
+@click.option("--filelist")
+@click.option("--output-dir-flat")
+@click.option("--output-dir-mirror")
+@_levels
+@click.option("--model")
+@click.option("-T", "--threads", type=click.IntRange(0), envvar="LMC_THREADS", default=0)
+@click.option("--check/--no-check", default=True)
+@click.option("--memory", default=str(DEFAULT_MEMORY), callback=_to_size)
+@click.option("--max-output", callback=_to_size)
+@click.option("--range", callback=_to_range)
+@click.option("--recover", is_flag=True)
+@click.version_option(__version__, "-V", "--version", prog_name="lmcompress", message="%(prog)s %(version)s")
+@click.pass_context
+def command(ctx: click.Context, /, files: tuple[str, ...], keep: bool, **given: Any) -> None:
+    """See HELP."""
+    level = ctx.meta.get("lmcompress.level") or os.environ.get("LMC_LEVEL") or DEFAULT_LEVEL
+    if str(level) not in map(str, LEVELS):
+        raise click.UsageError(f"LMC_LEVEL is {level!r}, not one of {min(LEVELS)} to {max(LEVELS)}")
+    given["remove"] = given["remove"] and not keep
+    given["decompress"] = given["decompress"] or given["range"] is not None or given["recover"]
+    options = Options(level=int(level), **given)
+    if options.stdout and options.output is not None:
+        raise click.UsageError("-c and -o exclude each other")
+    if options.json and not (options.list or options.test):
+        raise click.UsageError("--json is for -l and -t")
+    names = list(files)
+    if options.filelist is not None:
+        with open(options.filelist, encoding="utf-8", errors="surrogateescape") as lines:
+            names += paths.read_filelist(lines)
+    elif not names:
+        names = ["-"]
+    ctx.exit(Run(options).run(names))
+
+
+class Run:
+    """One run of the command over its files."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.errors = self.skipped = 0
+        self.totals = [0, 0, 0]  # files done, bytes read, bytes written
+        self.chatty = options.quiet == 0 and (options.verbose > 0 or sys.stderr.isatty())
+
+    def run(self, names: list[str]) -> int:
+        """Processes every file, whatever becomes of the others; returns the exit code."""
+        options = self.options
+        if options.list:
+            self._list(names)
+        elif options.test:
+            self._test(names)
+        else:
+            self._convert(names)
+        return 1 if self.errors else 2 if self.skipped else 0
+
+    def _convert(self, names: list[str]) -> None:
+        options = self.options
+        sources = list(self._sources(names))
+        to_stdout = options.stdout or (options.output is None and (names == ["-"] or options.range is not None))
+        if to_stdout:
+            if not options.decompress and not options.force and sys.stdout.isatty():
+                raise click.UsageError("compressed data is not written to a terminal; use -o, or -f to force it")
+            for source in sources:
+                with self._reporting(source):
+                    self._one(source, sys.stdout.buffer, "standard output")
+            sys.stdout.buffer.flush()
+        elif options.output is not None:
+            with paths.Output(Path(options.output), options.force) as output:
+                for source in sources:
+                    with self._reporting(source):
+                        if (
+                            source != "-"
+                            and os.path.exists(options.output)
+                            and os.path.samefile(source, options.output)
+                        ):
+                            raise FileExistsError(17, "is both source and output", source)
+                        self._one(source, output.file, options.output)
+                if not self.errors or options.recover:
+                    output.commit(os.stat(sources[0]) if len(sources) == 1 and sources[0] != "-" else None)
+            if options.remove and not self.errors:
+                for source in sources:
+                    os.unlink(source)
+        else:
+            for source in sources:
+                with self._reporting(source):
+                    self._to_own_file(source)
+        if self.chatty and self.totals[0] > 1:
+            files, read, written = self.totals
+            click.echo(f"{files} files: {_ratio(read, written, options.decompress)}", err=True)
+
+    def _sources(self, names: list[str]) -> Iterator[str]:
+        """The files to process; folders opened with -r."""
+        for name in names:
+            if name != "-" and self.options.recursive and os.path.isdir(name) and not os.path.islink(name):
+                for path in paths.walk(Path(name)):
+                    if (path.suffix == paths.SUFFIX) == (
+                        self.options.decompress or self.options.test or self.options.list
+                    ):
+                        yield str(path)
+            else:
+                yield name
+
+    @contextlib.contextmanager
+    def _reporting(self, source: str) -> Iterator[None]:
+        """Turns what can go wrong with one file into a line on stderr."""
+        try:
+            yield
+        except paths.Skip as skip:
+            self.skipped += 1
+            self._complain(source, f"skipped: {skip}", 1)
+        except LMCompressError as error:
+            self.errors += 1
+            self._complain(source, str(error), 2)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self.errors += 1
+            named = error.filename if error.filename not in (None, source) else source
+            self._complain(str(named), error.strerror or str(error), 2)
+        except MemoryError:
+            self.errors += 1
+            self._complain(source, "not enough memory", 2)
+
+    def _complain(self, source: str, message: str, quiet: int) -> None:
+        if self.options.quiet < quiet:
+            name = "standard input" if source == "-" else source
+            click.echo(f"lmcompress: {_printable(name)}: {message}", err=True)
+
+    def _to_own_file(self, source: str) -> None:
+        """Source to the file that its name says."""
+        options = self.options
+        if source == "-":
+            raise paths.Skip("standard input among files; use -c or -o")
+        path = Path(source)
+        paths.check_source(path, options.force)
+        if options.decompress:
+            name = paths.decompressed_name(path)
+            if options.name:
+                stored = [m.metadata["name"] for m in get_archive_info(path).members if "name" in m.metadata]
+                name = path.with_name(paths.restored_name(stored[0])) if stored else name
+        else:
+            name = paths.compressed_name(path)
+            if options.exclude_compressed and path.suffix.lower() in paths.COMPRESSED:
+                raise paths.Skip(f"compressed already, by its suffix {path.suffix}")
+        folders = (Path(f) if f is not None else None for f in (options.output_dir_flat, options.output_dir_mirror))
+        name = paths.placed(name, path, *folders)
+        errors = self.errors
+        with paths.Output(name, options.force) as output:
+            self._one(source, output.file, str(name))
+            output.commit(path.stat())
+        if options.remove and self.errors == errors:
+            path.unlink()
+
+    def _one(self, source: str, target: BinaryIO, target_name: str) -> None:
+        """One source to an open target."""
+        with self._open(source) as file, _progress(self.options, source, file) as progress:
+            begin, engine = time.perf_counter(), None
+            if self.options.recover:
+                read, written = self._recover(source, file, target)
+            elif self.options.decompress:
+                read, written, engine = self._decompress(file, target, progress)
+            else:
+                read, written, engine = self._compress(source, file, target, progress)
+        elapsed = time.perf_counter() - begin
+        self.totals = [self.totals[0] + 1, self.totals[1] + read, self.totals[2] + written]
+        if self.chatty:
+            speed = (written if self.options.decompress else read) / max(elapsed, 1e-9) / 1e6
+            ran = f", {engine} engine" if engine and self.options.verbose else ""
+            ratio = _ratio(read, written, self.options.decompress)
+            name = "standard input" if source == "-" else source
+            click.echo(f"{_printable(name)}: {ratio}, {speed:.3g} MB/s{ran} -> {_printable(target_name)}", err=True)
+
+    @contextlib.contextmanager
+    def _open(self, source: str) -> Iterator[BinaryIO]:
+        if source != "-":
+            with open(source, "rb") as file:
+                yield file
+            return
+        if sys.stdin.isatty() and not self.options.force:
+            raise paths.Skip("a terminal; name a file, or -h for help")
+        yield cast(BinaryIO, sys.stdin.buffer)
+
+    def _compress(
+        self, source: str, file: BinaryIO, target: BinaryIO, progress: Callable[[int, int], None]
+    ) -> tuple[int, int, str | None]:
+        options = self.options
+        metadata = {"name": os.path.basename(source)} if options.name and source != "-" else None
+        compressor = LMCompressor(
+            options.level, model=options.model, threads=options.threads, check=options.check, metadata=metadata
+        )
+        read = written = 0
+        while chunk := file.read(CHUNK):
+            read += len(chunk)
+            written += target.write(compressor.compress(chunk))
+            progress(read, written)
+        written += target.write(compressor.flush())
+        return read, written, compressor.engine_name
+
+    def _decompress(
+        self, file: BinaryIO, target: BinaryIO, progress: Callable[[int, int], None]
+    ) -> tuple[int, int, str | None]:
+        options = self.options
+        head = file.read(len(MAGIC))
+        if options.force and options.stdout and head[:1] != MAGIC[:1]:
+            target.write(head)
+            shutil.copyfileobj(file, target, CHUNK)
+            return 0, 0, None
+        counter = _Counted(file, head)
+        content = LMFile(
+            cast(BinaryIO, counter), "r", model=options.model, threads=options.threads, memory=options.memory
+        )
+        offset, left = options.range or (0, None)
+        if offset:
+            content.seek(offset)
+        written = 0
+        while chunk := content.read1(CHUNK if left is None else min(CHUNK, left - written)):
+            written += len(chunk)
+            if options.max_output is not None and written > options.max_output:
+                raise LimitError("the content is longer than allowed (--max-output)")
+            target.write(chunk)
+            progress(counter.count, written)
+        return counter.count, written, content.engine_name
+
+    def _recover(self, source: str, file: BinaryIO, target: BinaryIO) -> tuple[int, int]:
+        if not file.seekable():
+            raise OSError(29, "--recover needs a file that can be read from any place", source)
+        options = self.options
+        result = recover(
+            file, target, model=options.model, threads=options.threads, memory=options.memory,
+            max_output=options.max_output,
+        )  # fmt: skip
+        self._report(source, result)
+        self.errors += bool(result.lost)
+        return file.seek(0, io.SEEK_END), result.recovered
+
+    def _report(self, source: str, result: Recovery) -> None:
+        for loss in result.lost:
+            self._complain(source, f"lost: {loss}", 2)
+        for note in result.notes:
+            self._complain(source, note, 2)
+        if not result.intact:
+            self._complain(source, f"{result.recovered} bytes of content are intact", 2)
+
+    def _list(self, names: list[str]) -> None:
+        listed: list[tuple[str, ArchiveInfo]] = []
+        for source in self._sources(names):
+            with self._reporting(source), self._open(source) as file:
+                if not file.seekable():
+                    raise OSError(29, "-l needs a file that can be read from any place", source)
+                listed.append((source, get_archive_info(file)))
+        if self.options.json:
+            click.echo(json.dumps([{"name": name, **asdict(info)} for name, info in listed], indent=1))
+        elif self.options.verbose:
+            for name, info in listed:
+                click.echo(_details(name, info))
+        elif listed:
+            click.echo(" blocks     compressed   uncompressed   ratio  bits/byte  model       name")
+            for name, info in listed:
+                models = {m.model_name or "-" for m in info.members}
+                blocks = sum(len(m.blocks) for m in info.members)
+                ratio, bits = (info.coded_size / info.raw_size * k if info.raw_size else 0 for k in (100, 8))
+                sizes = f"{blocks:7} {info.coded_size:14} {info.raw_size:14} {ratio:6.2f}%  {bits:9.3f}"
+                click.echo(f"{sizes}  {'+'.join(sorted(models)):10}  {_printable(name)}")
+
+    def _test(self, names: list[str]) -> None:
+        options, tested = self.options, []
+        for source in self._sources(names):
+            with self._reporting(source), self._open(source) as file:
+                if file.seekable():
+                    result = recover(
+                        file, None, model=options.model, threads=options.threads, memory=options.memory,
+                        max_output=options.max_output,
+                    )  # fmt: skip
+                else:
+                    result = Recovery()
+                    with open(os.devnull, "wb") as nowhere:
+                        _, result.recovered, _ = self._decompress(file, nowhere, lambda read, written: None)
+                self._report(source, result)
+                self.errors += not result.intact
+                tested.append({"name": source, "ok": result.intact, **asdict(result)})
+                if result.intact and options.quiet == 0 and not options.json:
+                    click.echo(f"{_printable(source)}: {result.recovered} bytes of content, all intact", err=True)
+        if options.json:
+            click.echo(json.dumps(tested, indent=1))
+
+
+class _Counted(io.RawIOBase):
+    """A file of which `head` was read already, read from its start again; counts the bytes."""
+
+    def __init__(self, file: BinaryIO, head: bytes) -> None:
+        self._file, self._seekable, self.count = file, file.seekable(), 0
+        if self._seekable:
+            file.seek(-len(head), io.SEEK_CUR)
+        self._head = b"" if self._seekable else head
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._seekable
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        head, self._head = self._head, b""
+        data = head + self._file.read(size)
+        self.count += len(data)
+        return data
+
+
+@contextlib.contextmanager
+def _progress(options: Options, source: str, file: BinaryIO) -> Iterator[Callable[[int, int], None]]:
+    """A function to be told (bytes read, bytes written): it draws a bar when stderr is a terminal."""
+    if options.quiet or not sys.stderr.isatty():
+        yield lambda read, written: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    size = os.fstat(file.fileno()).st_size if source != "-" else None
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TextColumn("{task.fields[ratio]}"),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(_printable(os.path.basename(source)), total=size, ratio="")
+
+        def advance(read: int, written: int) -> None:
+            raw, coded = (written, read) if options.decompress else (read, written)
+            bar.update(task, completed=read, ratio=f"{coded / raw:.1%}" if raw and coded else "")
+
+        yield advance
+
+
+def _ratio(read: int, written: int, decompress: bool) -> str:
+    raw, coded = (written, read) if decompress else (read, written)
+    percent = f"{coded / raw:.2%}, {8 * coded / raw:.3f} bits per byte" if raw else "empty"
+    return f"{read} => {written} bytes ({percent})"
+
+
+def _details(name: str, info: ArchiveInfo) -> str:
+    lines = [f"{_printable(name)}: {_ratio(info.raw_size, info.coded_size, False)}"]
+    for i, member in enumerate(info.members):
+        lines.append(f"  member {i} at {member.offset}: format {member.version}, {member.raw_size} bytes of content")
+        if member.model_digest:
+            lines.append(f"    model {member.model_name}, SHA-256 {member.model_digest}")
+        lines.append(f"    content SHA-256 {member.digest or '(none)'}")
+        lines += [f"    {_printable(key)} = {_printable(value)}" for key, value in member.metadata.items()]
+        for block in member.blocks:
+            sizes = f"{block.raw_size} => {block.coded_size} bytes"
+            lines.append(f"    block at {block.offset}: {block.method}, content from {block.raw_offset}, {sizes}")
+    return "\n".join(lines)
+
+
+def _printable(text: str) -> str:
+    """A name that cannot play tricks on a terminal."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+@click.command("train", context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def train(arguments: tuple[str, ...]) -> None:
+    """Trains a model (needs lmcompress[train])."""
+    import importlib
+
+    try:
+        training = importlib.import_module("lmcompress.training.cli")
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error}; training needs pip install 'lmcompress[train]'") from None
+    training.train(list(arguments))
+
+
+@click.command("models")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def models(as_json: bool) -> None:
+    """Lists the models that this version ships, and which level uses which."""
+    from lmcompress import modelfile
+
+    listed = []
+    for name in modelfile.shipped():
+        model = modelfile.load(name)
+        used = [n for n, level in LEVELS.items() if level.model == name]
+        listed.append({"name": name, "sha256": model.digest.hex(), "levels": used, **asdict(model.config)})
+    if as_json:
+        click.echo(json.dumps(listed, indent=1))
+        return
+    for entry in listed:
+        click.echo("  ".join(f"{key} {value}" for key, value in entry.items()))
+
+
+@click.command("bench")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.option("--levels", default="1-9", help="One level, or FIRST-LAST.", show_default=True)
+@click.option("-T", "--threads", type=click.IntRange(0), default=0, help="0: all cores.")
+def bench(files: tuple[str, ...], levels: str, threads: int) -> None:
+    """Compresses files in memory at several levels: size and speed both ways."""
+    from lmcompress import compress, decompress
+
+    first, _, last = levels.partition("-")
+    try:
+        chosen = [n for n in LEVELS if int(first) <= n <= int(last or first)]
+    except ValueError:
+        raise click.UsageError(f"levels {levels!r} are not N or N-M") from None
+    for name in files:
+        data = Path(name).read_bytes()
+        for level in chosen:
+            times = [time.perf_counter()]
+            archive = compress(data, level, threads=threads)
+            times.append(time.perf_counter())
+            same = decompress(archive, threads=threads) == data
+            times.append(time.perf_counter())
+            if not same:
+                raise click.ClickException(f"{name} does not come back at level {level}")
+            there, back = (len(data) / 1e6 / max(b - a, 1e-9) for a, b in zip(times, times[1:], strict=False))
+            ratio = _ratio(len(data), len(archive), False)
+            click.echo(f"-{level}  {ratio}  {there:.3f} MB/s, back {back:.3f} MB/s  {name}")
+
+
+class _Interrupted(BaseException):
+    """A signal that ends the run; a BaseException, so that everything on the way cleans up and nothing stops it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Interrupted(number)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """The command `lmcompress`. Exits."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    chosen: click.Command = command
+    rest = arguments
+    for sub in (train, models, bench):
+        if arguments[:1] == [sub.name]:
+            chosen, rest = sub, arguments[1:]
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
+            signal.signal(getattr(signal, name), _interrupt)
+    sys.exit(_guarded(chosen, rest))
+
+
+def _guarded(chosen: click.Command, arguments: list[str]) -> int:
+    """Runs a command; whatever the user or the input did wrong becomes a line and an exit code."""
+    try:
+        code = chosen.main(
+            arguments, prog_name=f"lmcompress {chosen.name}".replace(" lmcompress", ""), standalone_mode=False
+        )
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        click.echo(f"lmcompress: {error.format_message()}", err=True)
+    except LMCompressError as error:
+        click.echo(f"lmcompress: {error}", err=True)
+    except BrokenPipeError:
+        # whoever read the output has enough of it; Python must not find the pipe broken again when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename is not None else ""
+        click.echo(f"lmcompress: {named}{error.strerror or error}", err=True)
+    except _Interrupted as interrupted:
+        return 128 + interrupted.number
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    return 1
+
+
+def lmcat() -> NoReturn:
+    """The command `lmcat`: lmcompress -dcf."""
+    main(["-dcf", *sys.argv[1:]])
+
+
+def unlmc() -> NoReturn:
+    """The command `unlmc`: lmcompress -d."""
+    main(["-d", *sys.argv[1:]])

@@ -1,0 +1,167 @@
+"""Which files are taken, what the results are called, and that a result appears whole or not at all.
+
+Knows: suffixes, folders, modes and times, temporary names. Does not know: archives' content, the command's options.
+Names that come from inside an archive are never trusted: see `restored_name`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, cast
+
+SUFFIX = ".lmc"
+SHORT_SUFFIXES = {".tlmc": ".tar"}  # what decompression turns them into
+COMPRESSED = frozenset(
+    ".lmc .tlmc .gz .tgz .bz2 .tbz2 .xz .txz .lz .lzma .zst .tzst .lz4 .br .zip .7z .rar .jar .whl .apk .docx .xlsx .pptx "
+    ".odt .ods .epub .jpg .jpeg .png .gif .webp .avif .heic .mp3 .m4a .ogg .opus .flac .mp4 .mkv .webm .avi .mov".split()
+)
+
+
+class Skip(Exception):
+    """A file that is not processed, and why; a warning rather than an error."""
+
+
+def walk(path: Path) -> Iterator[Path]:
+    """The regular files under a folder, in a fixed order; symbolic links are not followed."""
+    for folder, folders, names in os.walk(path):
+        folders.sort()
+        yield from (p for p in (Path(folder) / name for name in sorted(names)) if p.is_file() and not p.is_symlink())
+
+
+def check_source(path: Path, force: bool) -> None:
+    """Raises Skip for what is not a plain file with one name, unless forced; OSError where there is none."""
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        if not force:
+            raise Skip("a symbolic link; use -f")
+        status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise Skip("a directory; use -r")
+    if not force and not stat.S_ISREG(status.st_mode):
+        raise Skip("not a regular file; use -f")
+    if not force and status.st_nlink > 1:
+        raise Skip(f"has {status.st_nlink - 1} other links; use -f")
+
+
+def compressed_name(path: Path) -> Path:
+    """Raises Skip when the name says that it is an archive already."""
+    if path.suffix in (SUFFIX, *SHORT_SUFFIXES):
+        raise Skip(f"already has the suffix {path.suffix}")
+    return path.with_name(path.name + SUFFIX)
+
+
+def decompressed_name(path: Path) -> Path:
+    """Raises Skip when the name does not end as an archive's does."""
+    if path.suffix == SUFFIX and path.stem:
+        return path.with_name(path.stem)
+    if path.suffix in SHORT_SUFFIXES:
+        return path.with_suffix(SHORT_SUFFIXES[path.suffix])
+    raise Skip(f"unknown suffix (not {SUFFIX}); use -o or -c")
+
+
+def restored_name(name: str) -> str:
+    """The last component of a name stored in an archive. Raises Skip when nothing usable is left: an archive may hold
+    any text there, and must not choose a folder, a hidden name, or what a terminal does."""
+    last = name.replace("\\", "/").rsplit("/", 1)[-1]
+    if not last or last.startswith(".") or not all(c.isprintable() or "\udc80" <= c <= "\udcff" for c in last):
+        raise Skip(f"the stored name {name!r} is not usable; leave out -N")
+    return last
+
+
+def placed(path: Path, source: Path, flat: Path | None, mirror: Path | None) -> Path:
+    """Where the result goes: beside its source, in folder `flat`, or at the same place under folder `mirror`, which is
+    made. Raises Skip when the mirrored place would not be under `mirror`."""
+    if flat is not None:
+        flat.mkdir(parents=True, exist_ok=True)
+        return flat / path.name
+    if mirror is not None:
+        parts = [part for part in source.parent.parts if part not in (source.anchor, ".")]
+        if ".." in parts:
+            raise Skip("a path with .. cannot be mirrored")
+        folder = mirror.joinpath(*parts)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / path.name
+    return path
+
+
+def read_filelist(lines: Iterable[str]) -> list[str]:
+    """One name a line; empty lines are left out."""
+    return [name for line in lines if (name := line.rstrip("\r\n"))]
+
+
+class Output:
+    """A file that appears under its name when `commit` is called, and leaves nothing behind otherwise. Until then it
+    has a hidden temporary name in the same folder and is readable by its owner only."""
+
+    def __init__(self, path: Path, force: bool) -> None:
+        """Raises FileExistsError when `path` exists, unless forced."""
+        if not force and os.path.lexists(path):
+            raise FileExistsError(17, "already exists; use -f to overwrite it", str(path))
+        self.path, self._force = path, force
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent)
+        self._temporary: Path | None = Path(name)
+        self.file = cast(BinaryIO, os.fdopen(descriptor, "wb"))
+
+    def commit(self, like: os.stat_result | None) -> None:
+        """Puts the file in place, on the disk and under its name, with the mode, times and owner of `like` as far as
+        the system allows."""
+        assert self._temporary is not None
+        self.file.flush()
+        descriptor = self.file.fileno()
+        if like is None:
+            mask = os.umask(0)
+            os.umask(mask)
+            os.chmod(self._temporary, 0o666 & ~mask)
+        else:
+            with contextlib.suppress(OSError, AttributeError):  # only root may give files away
+                os.fchown(descriptor, like.st_uid, like.st_gid)
+            os.chmod(self._temporary, stat.S_IMODE(like.st_mode) & 0o777)
+            os.utime(self._temporary, ns=(like.st_atime_ns, like.st_mtime_ns))
+        os.fsync(descriptor)
+        self.file.close()
+        if self._force:
+            os.replace(self._temporary, self.path)
+        else:
+            self._rename_new()
+        self._temporary = None
+        _sync_folder(self.path.parent)
+
+    def _rename_new(self) -> None:
+        """Renames without replacing a file that has come into being since."""
+        assert self._temporary is not None
+        try:
+            os.link(self._temporary, self.path)
+        except FileExistsError:
+            raise FileExistsError(17, "already exists; use -f to overwrite it", str(self.path)) from None
+        except OSError:  # a file system without links
+            os.rename(self._temporary, self.path)
+        else:
+            os.unlink(self._temporary)
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._temporary is not None:
+            with contextlib.suppress(OSError):
+                self.file.close()
+            with contextlib.suppress(OSError):
+                self._temporary.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename durable, where folders can be synced."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
