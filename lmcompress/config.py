@@ -21,3 +21,12 @@ class ModelConfig:
     n_head: int
     d_ff: int
     window: int  # positions that attention sees, its own included
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """How blocks are coded; packed into an archive's header by `codec.pack`."""
+
+    lane_bytes: int = 16384  # a block has one lane for each so many bytes; a power of two
+    mixer_bits: int = 22  # log2 of the bytes of the mixer's tables; 0: the network alone
+    network: bool = True  # False: the model's vocabulary only, what the text itself teaches is all there is

@@ -1,0 +1,107 @@
+"""One block: bytes to a payload and back.
+
+Knows: how tokens are laid out in lanes, the order of decisions, what a payload begins with. Does not know: archives,
+how probabilities come about.
+
+Payload: varint number of tokens, varint number of lanes, then the range coder's bytes. A block of no bytes has an empty
+payload. Lane l of L has its share of the tokens in order; the first (tokens mod L) lanes have one more. Decoding reads
+one decision for each lane at each level of the tree; docs/FORMAT.md has the order in words.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lmcompress.bits import Reader, Writer
+from lmcompress.coder import Decoder, Encoder
+from lmcompress.config import CodecConfig
+from lmcompress.errors import CorruptError, UnsupportedError
+from lmcompress.modelfile import Model
+from lmcompress.predictor import Engines, Predictor, Vocabulary
+
+MAX_LANES = 1024
+STEPS = 64  # steps whose decisions are handed to the coder together
+
+
+def pack(config: CodecConfig) -> bytes:
+    """Three bytes for an archive's header: log2 of the lane's bytes, the mixer's bits, 1 for a network."""
+    return bytes([config.lane_bytes.bit_length() - 1, config.mixer_bits, int(config.network)])
+
+
+def unpack(data: bytes) -> CodecConfig:
+    """Raises UnsupportedError for parameters that this version cannot follow."""
+    if len(data) != 3 or not 10 <= data[0] <= 30 or not (data[1] == 0 or 16 <= data[1] <= 28) or data[2] > 1:
+        raise UnsupportedError("the archive's codec parameters need another version of lmcompress")
+    if not data[1] and not data[2]:
+        raise UnsupportedError("the archive's codec parameters name neither network nor mixer")
+    return CodecConfig(1 << data[0], data[1], bool(data[2]))
+
+
+class Codec:
+    """Encoder and decoder of blocks. `model` None: bytes instead of a vocabulary's pieces, and no network."""
+
+    def __init__(self, model: Model | None, config: CodecConfig, threads: int = 1, engine: str = "auto") -> None:
+        self.config = config
+        self.vocabulary = Vocabulary(model)
+        self.engines = Engines(model, config, threads, engine)
+        self.engine_name = self.engines.name
+
+    def encode(self, data: bytes) -> bytes:
+        """The payload of a block."""
+        if not data:
+            return b""
+        tokens = self.vocabulary.tokenizer.encode(data).astype(np.int32)
+        n_lanes = max(1, min(len(data) // self.config.lane_bytes, MAX_LANES, len(tokens)))
+        lanes, counts = layout(tokens, n_lanes)
+        previous = np.concatenate([np.full((n_lanes, 1), self.vocabulary.start, np.int32), lanes[:, :-1]], axis=1)
+        predictor = Predictor(self.engines, self.vocabulary, n_lanes, len(tokens))
+        coder = Encoder()
+        for start, stop, m in spans(counts):
+            for t in range(start, stop, STEPS):
+                part = slice(t, min(t + STEPS, stop))
+                k, bits = predictor.encode(previous[:m, part], lanes[:m, part])
+                coder.encode(bits, k)
+        return bytes(Writer().varint(len(tokens)).varint(n_lanes).put(coder.finish()))
+
+    def decode(self, payload: bytes, raw_size: int) -> bytes:
+        """The block's bytes, `raw_size` of them. Raises CorruptError where the payload gives anything else."""
+        if raw_size == 0:
+            if payload:
+                raise CorruptError("an empty block has a payload")
+            return b""
+        reader = Reader(payload)
+        n_tokens = reader.varint(raw_size)
+        n_lanes = reader.varint(min(n_tokens, MAX_LANES, max(1, raw_size // self.config.lane_bytes)))
+        if n_lanes == 0:
+            raise CorruptError("a block without tokens or lanes")
+        lanes, counts = layout(np.zeros(n_tokens, np.int32), n_lanes)
+        predictor = Predictor(self.engines, self.vocabulary, n_lanes, n_tokens)
+        coder = Decoder(reader.take(reader.remaining))
+        previous = np.full(n_lanes, self.vocabulary.start, np.int32)
+        for start, stop, m in spans(counts):
+            for t in range(start, stop):
+                predictor.begin(previous[:m])
+                while len(k := predictor.predict()):
+                    predictor.update(coder.decode(k))
+                lanes[:m, t] = previous[:m] = predictor.tokens()
+        tokens = np.concatenate([lane[:count] for lane, count in zip(lanes, counts, strict=True)])
+        if self.vocabulary.tokenizer.lengths[tokens].sum() != raw_size:
+            raise CorruptError("a block's tokens do not have the size that it states")
+        return self.vocabulary.tokenizer.decode(tokens)
+
+
+def layout(tokens: np.ndarray, n_lanes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lanes int32 [L, T] filled up with zeros, and their counts int64 [L]: tokens [n] in order, as evenly as can be."""
+    share, extra = divmod(len(tokens), n_lanes)
+    counts = np.full(n_lanes, share, np.int64)
+    counts[:extra] += 1
+    lanes = np.zeros((n_lanes, int(counts[0])), np.int32)
+    lanes[np.arange(lanes.shape[1]) < counts[:, None]] = tokens
+    return lanes, counts
+
+
+def spans(counts: np.ndarray) -> list[tuple[int, int, int]]:
+    """(first step, step after the last, lanes 0..m-1 that run): all lanes, then those that have one token more."""
+    full, longest = int(counts[-1]), int(counts[0])
+    spans = [(0, full, len(counts)), (full, longest, int((counts > full).sum()))]
+    return [s for s in spans if s[0] < s[1]]

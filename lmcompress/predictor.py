@@ -1,0 +1,162 @@
+"""The probability of every decision of every lane, and what is learned from how it turned out.
+
+Knows: the network, the mixer, lanes in lockstep. Does not know: bytes, blocks, the coder.
+`predict` and `update` are the decoder's way, one level of the tree at a time; `encode` takes whole steps of known
+tokens. Both give the same integers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmcompress.config import CodecConfig
+from lmcompress.tokenizer import Tokenizer, byte_tokenizer
+from lmcompress.tree import Tree
+
+if TYPE_CHECKING:
+    from lmcompress.modelfile import Model
+
+BATCH = 256  # (lane, step) pairs that go through the network together when tokens are known
+
+
+class Vocabulary:
+    """What codec and predictor need to know of symbols: the tokenizer, the tree, the symbol before a lane's first."""
+
+    def __init__(self, model: Model | None) -> None:
+        self.tokenizer: Tokenizer = byte_tokenizer() if model is None else model.tokenizer
+        self.tree = Tree(np.full(256, 8, np.uint8) if model is None else model.depths)
+        self.start = 0 if model is None else model.start
+
+
+class Engines:
+    """The implementations that run: "native", "reference", or "auto" for native where it was compiled."""
+
+    def __init__(self, model: Model | None, config: CodecConfig, threads: int, kind: str = "auto") -> None:
+        if kind == "auto":
+            kind = "native" if _native_available() else "reference"
+        self.model, self.config = model, config
+        self.network: Any = None
+        self.mixer: Any = None  # the class
+        self.name = kind
+        if model is not None and config.network:
+            if kind == "native":
+                from lmcompress.engine import native as engine
+            else:
+                from lmcompress.engine import reference as engine  # type: ignore[no-redef]
+            self.network = engine.Engine(model, threads)
+            self.name = self.network.name
+        if config.mixer_bits:
+            if kind == "native":
+                from lmcompress.mixer import native as mixer
+            else:
+                from lmcompress.mixer import reference as mixer  # type: ignore[no-redef]
+            self.mixer = mixer.Mixer
+
+
+def _native_available() -> bool:
+    try:
+        from lmcompress import _native  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+class NetworkAlone:
+    """What stands for the mixer when the network's probabilities are coded as they are: k = 2^24 * right / both,
+    rounded down, the sums being those of the two sides of the node; kept within [1, 2^24 - 1]."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+
+    def begin(self, base: np.ndarray, local: np.ndarray, n: int) -> None:
+        self.base, self.local = base, local
+        self.lanes = np.arange(n)  # those whose token has not ended
+        self.nodes = np.zeros(n, np.int32)  # of all lanes; ~id where the token has ended
+
+    def predict(self) -> np.ndarray:
+        nodes = self.nodes[self.lanes]
+        low, middle, high = (self._sum(edge[nodes]) for edge in (self.tree.lo, self.tree.mid, self.tree.hi))
+        k = ((high - middle) << np.uint64(24)) // (high - low)  # sums < 2^39, so below 2^63
+        return np.clip(k, 1, (1 << 24) - 1).astype(np.uint32)
+
+    def update(self, bits: np.ndarray) -> None:
+        nodes = self.nodes[self.lanes]
+        self.nodes[self.lanes] = nodes = np.where(bits, self.tree.right[nodes], self.tree.left[nodes])
+        self.lanes = self.lanes[nodes >= 0]
+
+    def tokens(self) -> np.ndarray:
+        return ~self.nodes
+
+    def encode(self, base: np.ndarray, local: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.begin(base, local, len(tokens))
+        ks, all_bits = [], []
+        while len(self.lanes):
+            ks.append(self.predict())
+            all_bits.append((tokens[self.lanes] >= self.tree.mid[self.nodes[self.lanes]]).astype(np.uint8))
+            self.update(all_bits[-1])
+        return np.concatenate(ks), np.concatenate(all_bits)
+
+    def _sum(self, edge: np.ndarray) -> np.ndarray:
+        """uint64 [active]: weights of the ids below `edge` in each active lane."""
+        V = self.local.shape[1]
+        whole = np.where(edge == V, self.base.shape[1] - 1, edge >> 6)
+        part = np.where((edge & 63 != 0) | (edge == V), self.local[self.lanes, edge - 1], 0)
+        return self.base[self.lanes, whole] + part.astype(np.uint64)
+
+
+class Predictor:
+    """One block's lanes. All start at the same time; from step to step some at the end may drop out."""
+
+    def __init__(self, engines: Engines, vocabulary: Vocabulary, n_lanes: int, n_tokens: int) -> None:
+        self.network = engines.network
+        self.state = self.network.start(n_lanes) if self.network else None
+        if engines.mixer is None:
+            if self.network is None:
+                raise ValueError("neither a network nor a mixer: nothing to predict with")
+            self.mixer: Any = NetworkAlone(vocabulary.tree)
+        else:
+            self.mixer = engines.mixer(
+                vocabulary.tree, vocabulary.tokenizer.pieces, engines.config.mixer_bits, n_lanes, n_tokens
+            )
+        self.n_lanes = n_lanes
+
+    def begin(self, previous: np.ndarray) -> None:
+        """A step of lanes 0..m-1, whose tokens before it are previous int32 [m]."""
+        self.mixer.begin(*self._distribution(previous), len(previous))
+
+    def predict(self) -> np.ndarray:
+        """k uint32 [active]: P(bit = 1) = k / 2^24 for the next level, of the lanes whose token has not
+        ended; empty when none is left."""
+        return self.mixer.predict()
+
+    def update(self, bits: np.ndarray) -> None:
+        """What came: bits uint8 [active]."""
+        self.mixer.update(bits)
+
+    def tokens(self) -> np.ndarray:
+        """int32 [m]: the step's tokens, once no lane is active."""
+        return self.mixer.tokens()
+
+    def encode(self, previous: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """T steps of lanes 0..m-1: (k uint32, bits uint8) of their decisions in coding order; previous and tokens are
+        int32 [m, T]."""
+        m, T = tokens.shape
+        ks, bits = [], []
+        size = max(1, BATCH // m)
+        for start in range(0, T, size):
+            part = slice(start, start + size)
+            if self.network:
+                base, local = self.network.cumulate(self.network.run(self.state, previous[:, part]))
+            for t in range(tokens[:, part].shape[1]):
+                step = (base[:, t], local[:, t]) if self.network else (None, None)
+                k, b = self.mixer.encode(*step, tokens[:, start + t])
+                ks.append(k)
+                bits.append(b)
+        return np.concatenate(ks), np.concatenate(bits)
+
+    def _distribution(self, previous: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+        if not self.network:
+            return None, None
+        return self.network.cumulate(self.network.step(self.state, previous))

@@ -1,0 +1,79 @@
+"""torch's side: the GPU engine and the quantized forward pass give the specification's integers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from lmcompress.config import ModelConfig  # noqa: E402
+from lmcompress.engine import reference  # noqa: E402
+from lmcompress.modelfile import dumps, loads  # noqa: E402
+from lmcompress.tokenizer import byte_tokenizer  # noqa: E402
+from tests.models import random_model  # noqa: E402
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+SHAPES = [ModelConfig(256, 64, 2, 2, 192, 24), ModelConfig(320, 128, 1, 1, 64, 7), ModelConfig(512, 192, 3, 3, 128, 1)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("config", SHAPES)
+def test_torch_engine_is_the_reference(config: ModelConfig, device: str) -> None:
+    from lmcompress.engine.torch_engine import Engine
+
+    model = random_model(config)
+    tokens = np.random.default_rng(0).integers(0, config.vocab_size, (3, 90))
+    plain, fast = reference.Engine(model), Engine(model, device=device)
+    a, b = plain.start(3), fast.start(3)
+    expected = plain.run(a, tokens)
+    parts = [fast.run(b, tokens[:, :1]), fast.run(b, tokens[:, 1:71]), fast.step(b, tokens[:, 71])[:, None]]
+    parts.append(fast.run(b, tokens[:, 72:]))
+    assert np.array_equal(np.concatenate(parts, axis=1), expected)
+    assert np.array_equal(fast.step(b, tokens[:2, 0]), plain.step(a, tokens[:2, 0]))  # a lane drops out
+    for ours, theirs in zip(fast.cumulate(expected), plain.cumulate(expected), strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_export_gives_the_integers_of_the_quantized_forward_pass() -> None:
+    from lmcompress.training.export import export
+    from lmcompress.training.model import LOG2, Transformer
+
+    torch.manual_seed(0)
+    config = ModelConfig(256, 64, 2, 2, 192, 16)
+    model = Transformer(config)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * 0.1)
+    ids = torch.randint(0, 256, (3, 60))
+    model.calibrate(ids)
+    order = np.random.default_rng(0).permutation(256)
+    exported = loads(dumps(export(model, byte_tokenizer(), order, np.full(256, 8), "test", {})))
+    with torch.no_grad():
+        logits = (model(ids, quantized=True) * (LOG2 / math.log(2))).round().numpy()
+    engine = reference.Engine(exported)
+    place = np.argsort(order)  # new id of each old one
+    assert np.array_equal(engine.run(engine.start(3), place[ids.numpy()]), logits[:, :, order])
+
+
+def test_the_quantized_forward_pass_has_gradients_like_the_float_one() -> None:
+    from lmcompress.training.model import Transformer
+
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig(256, 64, 2, 2, 192, 16))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * 0.05)
+    rows = torch.randint(0, 256, (4, 49))
+    model.calibrate(rows[:, :-1])
+    gradients = []
+    for quantized in (False, True):
+        model.zero_grad()
+        logits = model(rows[:, :-1], quantized).flatten(0, 1)
+        torch.nn.functional.cross_entropy(logits, rows[:, 1:].flatten()).backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    for name, a, b in zip(dict(model.named_parameters()), *gradients, strict=True):
+        cosine = float((a * b).sum() / (a.norm() * b.norm()))
+        assert cosine > 0.9, (name, cosine)
