@@ -511,17 +511,18 @@ def _scanned_blocks(file: BinaryIO, options: _Options, result: Recovery) -> Iter
     """The intact blocks that a search finds, whatever has become of headers and index."""
     decoder = BlockDecoder(_first_header(file), *options)
     expected, raw_offset, known = 0, 0, True  # where the next record should begin, in the file and in the content
+    mangled = False  # the last block was damaged: what is left of it makes no sense either
     for found in scan(file):
-        if found.offset != expected:
+        if found.offset != expected and not mangled:
             result.lost.append(Loss(expected, None, None, f"{found.offset - expected} bytes that make no sense"))
             known = False  # from here on, blocks may be missing
-        expected = found.offset + found.size
+        expected, mangled = found.offset + found.size, found.damaged
         if isinstance(found.item, Header):
             decoder = BlockDecoder(found.item, *options)
         elif isinstance(found.item, Block) and found.item.raw_size:
             try:
                 if found.damaged:
-                    raise CorruptError("a block's coded bytes are damaged (CRC-32)")
+                    raise CorruptError("a block's coded bytes are damaged (CRC-32), or missing")
                 yield decoder.decode(found.item)
             except CorruptError as error:
                 offset = raw_offset if known else None
@@ -530,7 +531,7 @@ def _scanned_blocks(file: BinaryIO, options: _Options, result: Recovery) -> Iter
         elif found.damaged:
             result.notes.append(f"a record without content at {found.offset} is damaged")
     end = file.seek(0, io.SEEK_END)
-    if expected != end:
+    if expected != end and not mangled:
         result.lost.append(Loss(expected, None, None, f"{end - expected} bytes at the end that make no sense"))
 
 
