@@ -293,7 +293,7 @@ class LMCompress(Codec):
         model: str | None = self.model or methods.LEVELS[self.level].model
         if model is None:
             return 0
-        shipped = Path(methods.__file__).parent / "models" / f"{model}.lmm"
+        shipped = Path(str(methods.__file__)).parent / "models" / f"{model}.lmm"
         return (shipped if shipped.exists() else Path(model)).stat().st_size
 
     def encode(self, data: bytes) -> bytes:

@@ -1,0 +1,334 @@
+"""All results -> tables in docs/BENCHMARKS.md, between its markers, and plots in docs/plots.
+
+Knows: rows, Markdown, which figures belong side by side. Does not know: how anything was measured.
+A total is given only for a codec that did all files of a set: sums over different files can't be compared.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from benchmarks import results
+from benchmarks.corpora import CORPORA
+from benchmarks.results import Row
+
+DOCS = Path(__file__).parents[1] / "docs"
+MAIN = (
+    "gzip-9", "xz-9e", "zstd-22", "brotli-11", "bzip2-9", "bzip3-64", "7z-ppmd", "zpaq-5", "paq8px-8", "cmix",
+    "lmcompress-1", "lmcompress-5", "lmcompress-9",
+)  # fmt: skip  # those in tables that have a column for each codec
+SKELETON = """# Benchmarks
+
+Measured by `python -m benchmarks`, each figure from coded bytes that were decoded again and compared. `python -m benchmarks run
+--corpus FOLDER` measures any text of yours, `python -m benchmarks report` writes the tables and plots below from all results
+kept in `benchmarks/results` (the latest of each). The samples in `corpora/samples` are in this repository: there the plain
+`python -m benchmarks` gives the same coded sizes to the byte.
+
+- **bpb** is coded bits per byte of the original; **bpc** per Unicode character.
+- **model bytes** are what a decoder needs beside its program and the archive: a model, a dictionary. They ship with the program
+  and are not part of an archive; "with model" adds them once to the whole set of files.
+- **speed** is in MB/s (10^6 bytes of original per second). In process: the call of the library, without start-up. Command: the
+  whole program from start to end. Median of up to three runs; one thread unless said otherwise.
+- **memory** is the peak of the process that encodes or decodes, interpreter and data included.
+
+<!-- table machine -->
+<!-- end -->
+
+## The evaluation files
+
+Named in `corpora/manifest.json`; nothing was trained or tuned on them.
+
+![Speed against size](plots/front.svg)
+
+<!-- table evaluation -->
+<!-- end -->
+
+Coded bytes of each file:
+
+<!-- table evaluation-files -->
+<!-- end -->
+
+Bits per byte by kind of text:
+
+![Bits per byte by kind of text](plots/kinds.svg)
+
+<!-- table evaluation-kinds -->
+<!-- end -->
+
+Bits per character, where a character is not a byte:
+
+<!-- table evaluation-characters -->
+<!-- end -->
+
+## Small files
+
+The same text in pieces, each coded by itself (up to 64 pieces of a file, spread over it; every file of 256 KiB and more
+counts the same): bits per byte. The dictionary of
+zstd-22-dict was trained on the text that lmcompress's models were tuned on.
+
+![Bits per byte against size](plots/small.svg)
+
+<!-- table small -->
+<!-- end -->
+
+## Time and memory against size
+
+<!-- table scaling -->
+<!-- end -->
+
+## The samples
+
+<!-- table samples -->
+<!-- end -->
+
+<!-- table samples-files -->
+<!-- end -->
+"""
+
+Table = list[list[str]]
+
+
+def label(row: Row) -> str:
+    return row.codec + (f" ({row.threads} threads)" if row.threads > 1 else "")
+
+
+def collections() -> dict[str, dict[str, str]]:
+    """Name of a set -> its files' SHA-256 -> names, as in the manifest."""
+    manifest = json.loads((CORPORA / "manifest.json").read_text(encoding="utf-8"))
+    return {
+        name: {file["sha256"]: file["name"] for file in manifest[name]["files"]} for name in ("evaluation", "samples")
+    }
+
+
+def by_label(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(label(row), []).append(row)
+    return found
+
+
+def complete(rows: Iterable[Row], count: int) -> dict[str, list[Row]]:
+    """The rows of each codec that did `count` files and failed at none, best first."""
+    sets = {
+        name: group for name, group in by_label(rows).items() if len(group) == count and all(row.ok for row in group)
+    }
+    return dict(sorted(sets.items(), key=lambda item: bpb(item[1])))
+
+
+def bpb(rows: Iterable[Row], model: bool = False) -> float:
+    rows = list(rows)
+    coded = sum(row.coded_bytes or 0 for row in rows) + (rows[0].model_bytes if model else 0)
+    return 8 * coded / sum(row.bytes for row in rows)
+
+
+def mean_bpb(rows: Iterable[Row]) -> float:
+    """Every file counts the same, however many pieces were taken of it."""
+    return statistics.mean(row.bpb or 0.0 for row in rows)
+
+
+def speed(rows: Iterable[Row], what: str) -> float | None:
+    """MB/s of all rows together, by the column `what`; None where one lacks it."""
+    rows = list(rows)
+    seconds = [getattr(row, what) for row in rows]
+    if any(s is None for s in seconds) or not sum(seconds):
+        return None
+    return sum(row.bytes for row in rows) / sum(seconds) / 1e6
+
+
+def best_speed(rows: list[Row], direction: str) -> float | None:
+    return speed(rows, f"module_{direction}_s") or speed(rows, f"tool_{direction}_s")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    if value is None:
+        return ""
+    if value >= 10 ** (digits - 1):
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
+
+
+def memory(rows: Iterable[Row], direction: str) -> str:
+    peaks = [getattr(row, f"module_{direction}_memory") or getattr(row, f"tool_{direction}_memory") for row in rows]
+    return f"{max(filter(None, peaks), default=0) / 1e6:,.0f}"
+
+
+def summary_table(rows: list[Row], count: int) -> Table:
+    table = [
+        ["codec", "coded bytes", "bpb", "with model", "encode MB/s", "decode MB/s", "as command", "", "memory MB", ""],
+        ["---", *["---:"] * 9],
+    ]
+    for name, group in complete(rows, count).items():
+        speeds = [
+            speed(group, f"{way}_{direction}_s") for way in ("module", "tool") for direction in ("encode", "decode")
+        ]
+        table.append(
+            [
+                name,
+                f"{sum(row.coded_bytes or 0 for row in group):,}",
+                f"{bpb(group):.4f}",
+                f"{bpb(group, model=True):.4f}",
+            ]
+            + [number(value) for value in speeds]
+            + [memory(group, direction) for direction in ("encode", "decode")]
+        )
+    return table
+
+
+def grid(
+    rows: list[Row],
+    across: list[str],
+    down: list[str],
+    place: Callable[[Row], tuple[str, str]],
+    show: Callable[[list[Row]], str],
+) -> Table:
+    """A table of show(rows of a cell), one line for each of `down`; columns without any row are left out."""
+    cells: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        cells.setdefault(place(row), []).append(row)
+    across = [name for name in across if any((line, name) in cells for line in down)]
+    table = [["", *across], ["---", *["---:"] * len(across)]]
+    for line in down:
+        group = [cells.get((line, name)) for name in across]
+        if any(group):
+            table.append([line, *(show(cell) if cell else "" for cell in group)])
+    return table
+
+
+def coded(rows: list[Row]) -> str:
+    return f"{rows[0].coded_bytes:,}" if rows[0].ok else "failed"
+
+
+def files_table(rows: list[Row], names: dict[str, str]) -> Table:
+    sizes = {row.sha256: row.bytes for row in rows}
+    lines = {sha256: f"{name} ({sizes[sha256]:,})" for sha256, name in names.items() if sha256 in sizes}
+    return grid(rows, list(MAIN), list(lines.values()), lambda row: (lines[row.sha256], label(row)), coded)
+
+
+def kinds_table(rows: list[Row], count: int) -> Table:
+    groups = complete(rows, count)
+    kept = [row for group in groups.values() for row in group]
+    kinds = sorted({row.kind for row in kept})
+    return grid(kept, kinds, list(groups), lambda row: (label(row), row.kind), lambda cell: f"{bpb(cell):.3f}")
+
+
+def characters_table(rows: list[Row], names: dict[str, str]) -> Table:
+    wide = [row for row in rows if row.ok and row.chars and row.chars < 0.97 * row.bytes]
+    files = [name for sha256, name in names.items()]
+    return grid(wide, list(MAIN), files, lambda row: (names[row.sha256], label(row)), lambda cell: f"{cell[0].bpc:.3f}")
+
+
+def small_table(rows: list[Row]) -> Table:
+    """Only files that are longer than the largest piece, so that every column is of the same text."""
+    sizes = sorted({row.piece for row in rows} - {0})
+    order = [*sizes, 0]
+    titles = {size: f"{size >> 10} KiB" if size else "whole" for size in order}
+    kept = small_rows(rows)
+    names = list(dict.fromkeys(sorted((label(row) for row in kept), key=rank)))
+    return grid(
+        kept, list(titles.values()), names, lambda row: (label(row), titles[row.piece]), lambda cell: f"{mean_bpb(cell):.3f}"
+    )
+
+
+def small_rows(rows: list[Row]) -> list[Row]:
+    largest = max((row.piece for row in rows), default=0)
+    files = {row.sha256 for row in rows if row.piece == largest}
+    return [row for row in rows if row.ok and row.sha256 in files]
+
+
+def rank(name: str) -> int:
+    base = name.split(" ")[0]
+    return MAIN.index(base) if base in MAIN else len(MAIN)
+
+
+def scaling_table(rows: list[Row]) -> Table:
+    table = [
+        ["codec", "bytes", "coded", "encode s", "decode s", "as command", "", "memory MB", ""],
+        ["---", *["---:"] * 8],
+    ]
+    for name, group in by_label(row for row in rows if row.ok).items():
+        for row in sorted(group, key=lambda row: row.bytes):
+            seconds = (row.module_encode_s, row.module_decode_s, row.tool_encode_s, row.tool_decode_s)
+            table.append(
+                [name, f"{row.bytes:,}", f"{row.coded_bytes:,}", *(number(s) for s in seconds)]
+                + [memory([row], direction) for direction in ("encode", "decode")]
+            )
+    return table
+
+
+def machine_table(rows: list[Row]) -> Table:
+    table = [["measured", "on", "commits", "load"], ["---"] * 4]
+    for machine in dict.fromkeys(row.machine for row in rows):
+        group = [row for row in rows if row.machine == machine]
+        dates = sorted({row.date[:10] for row in group})
+        loads = [row.load for row in group if row.load is not None]
+        load = f"{min(loads):.1f} to {max(loads):.1f}" if loads else ""
+        span = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+        table.append([span, machine, ", ".join(sorted({row.commit for row in group})), load])
+    versions = sorted({f"{row.codec} {row.version}" for row in rows}, key=str.lower)
+    return [*table, [], ["Versions: " + "; ".join(versions) + "."]]
+
+
+def markdown(table: Table) -> str:
+    """Lines of several cells are a table's, of one cell or none are text's."""
+    return "\n".join("| " + " | ".join(line) + " |" if len(line) > 1 else "".join(line) for line in table)
+
+
+def tables(rows: list[Row]) -> dict[str, Table]:
+    found = {"machine": machine_table(rows)}
+    for name, names in collections().items():
+        group = [row for row in rows if row.study == "files" and row.sha256 in names]
+        if group:
+            found[name] = summary_table(group, len(names))
+            found[f"{name}-files"] = files_table(group, names)
+            found[f"{name}-kinds"] = kinds_table(group, len(names))
+            found[f"{name}-characters"] = characters_table(group, names)
+    for study, make in (("small", small_table), ("scaling", scaling_table)):
+        group = [row for row in rows if row.study == study]
+        if group:
+            found[study] = make(group)
+    failed = [row for row in rows if not row.ok]
+    if failed:
+        found["machine"] += [
+            [],
+            [f"Failed: {'; '.join(f'{label(row)} on {row.file}: {row.error}' for row in failed)}."],
+        ]
+    return {name: table for name, table in found.items() if len(table) > 2}
+
+
+def insert(text: str, found: dict[str, Table]) -> str:
+    """`text` with what stands between the markers of each table replaced by it."""
+
+    def replace(match: re.Match[str]) -> str:
+        table = found.get(match[1])
+        return match[0] if table is None else f"<!-- table {match[1]} -->\n{markdown(table)}\n\n<!-- end -->"
+
+    return re.sub(r"<!-- table ([\w-]+) -->\n.*?<!-- end -->", replace, text, flags=re.DOTALL)
+
+
+def write(plots: bool = True, folder: Path = results.RESULTS, docs: Path = DOCS) -> list[Path]:
+    """The files written."""
+    rows = results.read_all(folder)
+    page = docs / "BENCHMARKS.md"
+    docs.mkdir(parents=True, exist_ok=True)
+    text = page.read_text(encoding="utf-8") if page.exists() else SKELETON
+    page.write_text(insert(text, tables(rows)), encoding="utf-8")
+    written = [page]
+    if plots:
+        from benchmarks import plot
+
+        sets = collections()
+        measured = {name: [r for r in rows if r.study == "files" and r.sha256 in names] for name, names in sets.items()}
+        name = "evaluation" if measured["evaluation"] else "samples"
+        groups = complete(measured[name], len(sets[name]))
+        small = small_rows([row for row in rows if row.study == "small"])
+        for title, draw in (
+            ("front", lambda: plot.front(groups)),
+            ("kinds", lambda: plot.kinds(groups)),
+            ("small", lambda: plot.small(by_label(small)) if small else None),
+        ):
+            written += plot.save(draw(), docs / "plots" / title)
+    return written
