@@ -39,7 +39,12 @@ class Engine:
             reference.EXP14.astype(np.int32),
             reference.EXP24.astype(np.int32),
         )
-        arrays = [model.embed, *(getattr(layer, name) for layer in model.layers for name in _LAYER), model.head, model.head_scale]
+        arrays = [
+            model.embed,
+            *(getattr(layer, name) for layer in model.layers for name in _LAYER),
+            model.head,
+            model.head_scale,
+        ]
         arrays = [np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("=")) for a in arrays]
         threads = max(1, min(threads, MAX_THREADS))
         self.model = model

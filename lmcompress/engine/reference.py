@@ -106,7 +106,7 @@ def cumulate_weights(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """base, local of weights int64 [..., V], each at most 2^24 + 1."""
     V = weights.shape[-1]
     padded = np.concatenate([weights, np.zeros((*weights.shape[:-1], -V % GROUP), np.int64)], -1)
-    local = padded.reshape(*weights.shape[:-1], -1, GROUP).cumsum(-1)
+    local = padded.reshape(*weights.shape[:-1], padded.shape[-1] // GROUP, GROUP).cumsum(-1)
     base = local[..., -1].cumsum(-1) - local[..., -1]
     return base.astype(np.uint64), local.reshape(padded.shape)[..., :V].astype(np.uint32)
 

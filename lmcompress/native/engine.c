@@ -78,8 +78,7 @@ const Kernel *lmc_kernel_find(const char *name)
     return NULL;
 }
 
-static int pack(Matrix *m, const Kernel *kernel, const int8_t *weights, const float *scale, int n_out, int n_in,
-                int offset)
+int lmc_pack(Matrix *m, const Kernel *kernel, const int8_t *weights, const float *scale, int n_out, int n_in, int offset)
 {
     m->n_out = n_out;
     m->n_in = n_in;
@@ -101,7 +100,7 @@ static int pack(Matrix *m, const Kernel *kernel, const int8_t *weights, const fl
     return 0;
 }
 
-static void unpack(Matrix *m)
+void lmc_unpack(Matrix *m)
 {
     lmc_free(m->packed);
     lmc_free(m->start);
@@ -164,17 +163,17 @@ Engine *lmc_engine_new(const Kernel *kernel, int threads, const Shape *shape, co
     for (int i = 0; i < s->n_layer && !bad; i++) {
         const LayerArrays *from = &arrays->layers[i];
         Layer *layer = &e->layers[i];
-        bad |= pack(&layer->qkv, kernel, from->qkv, from->qkv_scale, heads + 2 * HEAD, d, 128);
-        bad |= pack(&layer->o, kernel, from->o, from->o_scale, d, heads, 128);
-        bad |= pack(&layer->up, kernel, from->up, from->up_scale, s->d_ff, d, 128);
-        bad |= pack(&layer->down, kernel, from->down, from->down_scale, d, s->d_ff, 0);
+        bad |= lmc_pack(&layer->qkv, kernel, from->qkv, from->qkv_scale, heads + 2 * HEAD, d, 128);
+        bad |= lmc_pack(&layer->o, kernel, from->o, from->o_scale, d, heads, 128);
+        bad |= lmc_pack(&layer->up, kernel, from->up, from->up_scale, s->d_ff, d, 128);
+        bad |= lmc_pack(&layer->down, kernel, from->down, from->down_scale, d, s->d_ff, 0);
         layer->score = copy(from->score, s->n_head * sizeof *layer->score);
         layer->attn_scale = from->attn_scale;
         bad |= !layer->score;
     }
     for (int i = 0; i < threads && !bad; i++)
         bad |= work_new(&e->work[i], s);
-    if (bad || pack(&e->head, kernel, arrays->head, arrays->head_scale, s->vocab_size, d, 128)) {
+    if (bad || lmc_pack(&e->head, kernel, arrays->head, arrays->head_scale, s->vocab_size, d, 128)) {
         lmc_engine_free(e);
         return NULL;
     }
@@ -187,15 +186,15 @@ void lmc_engine_free(Engine *e)
         return;
     lmc_pool_free(e->pool);
     for (int i = 0; i < e->shape.n_layer && e->layers; i++) {
-        unpack(&e->layers[i].qkv);
-        unpack(&e->layers[i].o);
-        unpack(&e->layers[i].up);
-        unpack(&e->layers[i].down);
+        lmc_unpack(&e->layers[i].qkv);
+        lmc_unpack(&e->layers[i].o);
+        lmc_unpack(&e->layers[i].up);
+        lmc_unpack(&e->layers[i].down);
         lmc_free(e->layers[i].score);
     }
     for (int i = 0; i < e->threads && e->work; i++)
         work_free(&e->work[i]);
-    unpack(&e->head);
+    lmc_unpack(&e->head);
     lmc_free(e->embed);
     lmc_free(e->cosine);
     lmc_free(e->sine);
@@ -399,7 +398,7 @@ double lmc_bench_product(const Kernel *kernel, int n, int n_out, int n_in, doubl
             scale[i] = 0.01f;
         for (int i = 0; i < n; i++)
             rows[i] = y + (size_t)i * n_out;
-        if (pack(&w, kernel, weights, scale, n_out, n_in, 128) == 0) {
+        if (lmc_pack(&w, kernel, weights, scale, n_out, n_in, 128) == 0) {
             int64_t count = 0;
             double start = now(), spent = 0;
             while (spent < seconds) {
@@ -410,7 +409,7 @@ double lmc_bench_product(const Kernel *kernel, int n, int n_out, int n_in, doubl
             rate = (double)count * n * n_out * n_in / spent;
         }
     }
-    unpack(&w);
+    lmc_unpack(&w);
     lmc_free(weights);
     lmc_free(scale);
     lmc_free(x);
