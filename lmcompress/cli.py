@@ -25,7 +25,7 @@ import click
 from lmcompress import __version__, paths
 from lmcompress.container import MAGIC
 from lmcompress.errors import LimitError, LMCompressError
-from lmcompress.file import ArchiveInfo, LMFile, Recovery, get_archive_info, recover
+from lmcompress.file import ArchiveInfo, LMFile, Recovery, compress, decompress, get_archive_info, recover
 from lmcompress.methods import DEFAULT_LEVEL, DEFAULT_MEMORY, LEVELS
 from lmcompress.stream import LMCompressor
 
@@ -542,8 +542,6 @@ def models(as_json: bool) -> None:
 @click.option("-T", "--threads", type=click.IntRange(0), default=0, help="0: all cores.")
 def bench(files: tuple[str, ...], levels: str, threads: int) -> None:
     """Compresses files in memory at several levels: size and speed both ways."""
-    from lmcompress import compress, decompress
-
     first, _, last = levels.partition("-")
     try:
         chosen = [n for n in LEVELS if int(first) <= n <= int(last or first)]

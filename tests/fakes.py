@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import random
 import zlib
-from pathlib import Path
 
 from lmcompress import methods
 from lmcompress.container import Header
@@ -81,4 +80,10 @@ def noise(size: int, seed: int = 0) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-HERE = Path(__file__).parent
+if __name__ == "__main__":  # python -m tests.fakes ARGUMENTS is the command lmcompress with this codec
+    import sys
+
+    from lmcompress.cli import main
+
+    install()
+    main(sys.argv[1:])
