@@ -21,28 +21,17 @@ from lmcompress.modelfile import WEIGHT_MAX
 
 RESIDUAL = NORM << EMBED_SHIFT  # residual stream: integer = RESIDUAL * value
 LOG2 = 256  # logits: integer = LOG2 * log2 of the weight
-EXP14_TABLE = torch.from_numpy(EXP14).float()
+EXP14_TABLE = torch.from_numpy(EXP14).int()
 # score differences to LOG2 * log2, before the shift, for a gain of 1
 SCORE_UNIT = HEAD_SIZE**-0.5 / NORM**2 * math.log2(math.e) * LOG2 * 2**SCORE_SHIFT
 
 
-class _Round(torch.autograd.Function):
-    """round(x * scale) clamped to [low, high]; the gradient is that of x * scale inside the bounds."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, scale, low: float, high: float) -> Tensor:
-        y = x * scale
-        inside = (y >= low - 0.5) & (y <= high + 0.5)
-        ctx.save_for_backward(inside, scale if torch.is_tensor(scale) else torch.tensor(scale))
-        return torch.round(y).clamp_(low, high)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        inside, scale = ctx.saved_tensors
-        return grad * inside * scale, None, None, None
-
-
-round_clamp = _Round.apply
+def round_clamp(x: Tensor, scale: Tensor | float, low: float, high: float) -> Tensor:
+    """x * scale rounded and clamped to [low, high]; the gradient is that of x * scale inside the bounds."""
+    y = x * scale
+    smooth = y.clamp(low - 0.5, high + 0.5)
+    # exact: an integer less a number within 0.5 of it (Sterbenz), and back
+    return smooth + (y.round().clamp(low, high) - smooth).detach()
 
 
 class _IntegerLinear(torch.autograd.Function):
@@ -150,7 +139,7 @@ class Block(nn.Module):
         v = round_clamp(kv[..., HEAD_SIZE:], s["kv"][HEAD_SIZE:], -127, 127)
         q = rotate_quantized(q.view(B, T, self.n_head, HEAD_SIZE).transpose(1, 2), rotation[:, :T])
         k = shift_keys(rotate_quantized(k, rotation[:, :T]))
-        y = _IntegerAttention.apply(q, k, v, self.gain, s["attn"], mask)
+        y = integer_attention(q, k, v, self.gain, s["attn"], mask)
         y = y.transpose(1, 2).reshape(B, T, -1)
         x = add(x, integer_linear(y, self.o)[0], s["o"])
         u = round_clamp(integer_linear(norm(x, NORM), self.up)[0], s["up"], 0, 255)
@@ -210,39 +199,47 @@ def score_factor(gain: Tensor) -> Tensor:
 
 class _IntegerAttention(torch.autograd.Function):
     """Integers in [-127, 127] [B, H, T, D] from integers q [B, H, T, D], k and v [B, T, D]; gradients are those of
-    softmax attention with the same weights."""
+    softmax attention with the same weights. One sequence after the other, so that its scores stay in the cache."""
 
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, gain: Tensor, out_scale: Tensor, mask: Tensor) -> Tensor:
-        scores = q @ k[:, None].transpose(2, 3)  # |s| <= 2^20, exact
-        top = scores.masked_fill(~mask, -(2.0**21)).amax(-1, keepdim=True)
         factor = score_factor(gain)[:, None, None]
-        below = (((top - scores).clamp_min(0).int() * factor) >> SCORE_SHIFT).clamp_max(4095)
-        p = torch.floor(EXP14_TABLE.to(q.device)[below & 255] * torch.exp2(-(below >> 8).float()))
-        p = p.masked_fill(~mask, 0.0)
-        high = torch.floor(p / 128)  # two halves, each product exact in float32; their sum rounds once
-        num = (high @ v[:, None]) * 128 + (p - 128 * high) @ v[:, None]
-        den = p.sum(-1, keepdim=True)
-        y = num * (out_scale.double() / den.double()).float()
-        ctx.save_for_backward(q, k, v, gain, out_scale, p, den, y)
-        return y.round().clamp(-127, 127)
+        table = EXP14_TABLE.to(q.device)
+        low = torch.where(mask, 0.0, -(2.0**21))
+        p = torch.empty((*q.shape[:3], q.shape[2]), dtype=torch.int16, device=q.device)
+        y = torch.empty_like(q)
+        for b in range(len(q)):
+            scores = q[b] @ k[b].t() + low  # |q . k| <= 2^20, exact
+            below = ((scores.amax(-1, keepdim=True) - scores).int().mul_(factor) >> SCORE_SHIFT).clamp_(0, 4095)
+            weights = (table[below & 255] >> (below >> 8)).mul_(mask)
+            p[b] = weights
+            high = (weights >> 7).float()  # two halves, each product exact in float32; their sum rounds once
+            num = (high @ v[b]) * 128 + (weights & 127).float() @ v[b]
+            y[b] = num * (out_scale.double() / weights.sum(-1, keepdim=True).double()).float()
+        ctx.save_for_backward(q, k, v, gain, out_scale, p, y)
+        return y.round().clamp_(-127, 127)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        q, k, v, gain, out_scale, p, den, y = ctx.saved_tensors
+        q, k, v, gain, out_scale, p, y = ctx.saved_tensors
         g = (grad * (y.abs() <= 127.5) * out_scale).bfloat16()
-        share = p / den
-        shared = share.bfloat16()
-        grad_v = (shared.transpose(2, 3) @ g).sum(1).float()
-        grad_share = (g @ v[:, None].transpose(2, 3).bfloat16()).float()
-        grad_logit = share * (grad_share - (share * grad_share).sum(-1, keepdim=True))
-        unit = HEAD_SIZE**-0.5 / NORM**2
-        grad_score = (grad_logit * (gain * unit)[:, None, None]).bfloat16()
-        grad_q = (grad_score @ k[:, None].bfloat16()).float()
-        grad_k = (grad_score.transpose(2, 3) @ q.bfloat16()).sum(1).float()
+        scale = (gain * (HEAD_SIZE**-0.5 / NORM**2))[:, None, None]
+        grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        for b in range(len(q)):
+            share = p[b].float()
+            share /= share.sum(-1, keepdim=True)
+            grad_v[b] = (share.bfloat16().transpose(1, 2) @ g[b]).sum(0)
+            grad_logit = (g[b] @ v[b].t().bfloat16()).float()
+            grad_logit -= (share * grad_logit).sum(-1, keepdim=True)
+            grad_score = grad_logit.mul_(share).mul_(scale).bfloat16()
+            grad_q[b] = grad_score @ k[b].bfloat16()
+            grad_k[b] = (grad_score.transpose(1, 2) @ q[b].bfloat16()).sum(0)
         # logit = gain * unit * score, so the gradient of the gain is that of q along q, over the gain
         grad_gain = (grad_q * q).sum((0, 2, 3)) / gain
         return grad_q, grad_k, grad_v, grad_gain, None, None
+
+
+integer_attention = torch.compiler.disable(_IntegerAttention.apply)
 
 
 def square_quantized(u: Tensor) -> Tensor:
