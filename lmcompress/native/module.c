@@ -11,7 +11,8 @@ PyMODINIT_FUNC PyInit__native(void)
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL)
         return NULL;
-    if (lmc_add_segment(module) < 0 || lmc_add_rangecoder(module) < 0 || lmc_add_transformer(module) < 0) {
+    if (lmc_add_segment(module) < 0 || lmc_add_mixer(module) < 0 || lmc_add_rangecoder(module) < 0 ||
+        lmc_add_transformer(module) < 0) {
         Py_DECREF(module);
         return NULL;
     }

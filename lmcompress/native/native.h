@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 int lmc_add_segment(PyObject *module);
+int lmc_add_mixer(PyObject *module);
 int lmc_add_rangecoder(PyObject *module);
 int lmc_add_transformer(PyObject *module);
 

@@ -1,0 +1,81 @@
+"""The binary tree over the vocabulary by which a token is coded, and the order of ids that makes it a good one.
+
+Knows: weights of symbols, their bytes. Does not know: probabilities of a text, models, files.
+The tree is alphabetic (its leaves, left to right, are ids 0, 1, ..., V-1), so the depths of the leaves determine it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+MAX_DEPTH = 24
+
+
+class Tree:
+    """Arrays int32 [V-1], one entry per inner node, node 0 being the root: `left`, `right` (a child node, or ~id for a
+    leaf), `lo`, `mid`, `hi` (the node covers ids [lo, hi), its right child [mid, hi)). Nodes are numbered in preorder.
+    Raises ValueError for depths that are no tree's."""
+
+    def __init__(self, depths: np.ndarray) -> None:
+        self.depths = np.asarray(depths, np.uint8)
+        V = len(self.depths)
+        if V < 2 or int(self.depths.max()) > MAX_DEPTH:
+            raise ValueError(f"a tree has two leaves or more, none deeper than {MAX_DEPTH}")
+        self.left, self.right, self.lo, self.mid, self.hi = (np.zeros(V - 1, np.int32) for _ in range(5))
+        # open nodes above the next leaf, root first; each still lacks its right child, the last maybe its left one
+        path: list[int] = []
+        count = 0
+        for leaf, depth in enumerate(self.depths.tolist()):
+            child = ~leaf
+            if leaf:  # this leaf, or a new node above it, is the right child of the deepest open node
+                if not path or depth < len(path):
+                    raise ValueError("the depths are not those of a tree")
+                self.mid[path[-1]] = leaf
+            for level in range(len(path), depth):
+                if count == V - 1:
+                    raise ValueError("the depths are not those of a tree")
+                if leaf or level:
+                    parent = path[-1]
+                    (self.right if self.mid[parent] else self.left)[parent] = count
+                self.lo[count] = leaf
+                path.append(count)
+                count += 1
+            if not path:
+                raise ValueError("the depths are not those of a tree")
+            (self.right if self.mid[path[-1]] else self.left)[path[-1]] = child
+            while path and self.mid[path[-1]]:
+                self.hi[path.pop()] = leaf + 1
+        if path or count != V - 1:
+            raise ValueError("the depths are not those of a tree")
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.depths)
+
+
+def weight_balanced(weights: Sequence[int] | np.ndarray, max_depth: int = MAX_DEPTH) -> np.ndarray:
+    """uint8 [V]: depths of the tree that splits every range of ids where its two weights are closest (the first of
+    such places), unless a leaf would come to lie deeper than max_depth. Weights are integers >= 0."""
+    total = np.concatenate([[0], np.cumsum(np.asarray(weights, np.int64))])
+    V = len(total) - 1
+    if V > 1 << max_depth:
+        raise ValueError("too many symbols for the depth")
+    depths = np.zeros(V, np.uint8)
+    todo = [(0, V, 0)]
+    while todo:
+        a, b, depth = todo.pop()
+        if b - a == 1:
+            depths[a] = depth
+            continue
+        room = 1 << (max_depth - depth - 1)  # leaves that each side can have
+        first, last = max(a + 1, b - room), min(b - 1, a + room)
+        split = int(np.searchsorted(total, (total[a] + total[b] + 1) // 2))
+        split = min(max(split, first), last)
+        if split > first and abs(2 * total[split - 1] - total[a] - total[b]) <= abs(
+            2 * total[split] - total[a] - total[b]
+        ):
+            split -= 1
+        todo += [(a, split, depth + 1), (split, b, depth + 1)]
+    return depths
