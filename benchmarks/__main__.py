@@ -180,7 +180,7 @@ def coder() -> None:
 
 @main.command("kernels")
 def kernels_command() -> None:
-    """Multiply-adds per second by instruction set and lanes; where a step's time goes."""
+    """Multiply-adds per second by instruction set and lanes; calls of the range coder."""
     from benchmarks import kernels
 
     Console().print(*kernels.tables())
@@ -188,7 +188,7 @@ def kernels_command() -> None:
 
 @main.command()
 @click.argument("pool", type=click.Path(exists=True, path_type=Path))
-@click.option("--size", default=112_640, show_default=True, help="Bytes, at most.")
+@click.option("--size", default=1_000_000, show_default=True, help="Bytes, at most.")
 def dictionary(pool: Path, size: int) -> None:
     """Train zstd's dictionary on the validation split of a text pool (folder of CATEGORY.NN.txt.zst)."""
     from benchmarks.dictionary import train

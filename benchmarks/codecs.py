@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -184,6 +185,9 @@ class ZstdDictionary(Zstd):
         self.name = "zstd-22-dict"
         self.flags = ("--ultra", "-22", "--long=27", "-D", str(DICTIONARY), "-c")
         self.unflags = ("-d", "--long=27", "-D", str(DICTIONARY), "-c")
+
+    def module_version(self) -> str:
+        return f"{super().module_version()}, dictionary {hashlib.sha256(DICTIONARY.read_bytes()).hexdigest()[:8]}"
 
     @cached_property
     def dictionary(self) -> Any:

@@ -1,4 +1,5 @@
-"""What the inner loops cost: the range coder per call, the matrix kernels against the machine's peak, a step's parts.
+"""What the inner loops cost: the range coder per call, the matrix kernels against the machine's peak. (A step of the engine:
+engine_speed.py.)
 
 Knows: clocks and the package's own parts. Does not know: files, other codecs.
 """
@@ -13,8 +14,16 @@ from rich.table import Table
 
 from lmcompress.coder import BACKENDS, ONE, Decoder, Encoder
 
+try:
+    from lmcompress import _native
+except ImportError:
+    _native = None  # type: ignore[assignment]
+
 CALLS = (1, 8, 32, 128, 1024, 200_000)  # decisions per call
 DECISIONS = 200_000
+ROWS = (1, 8, 16, 32, 64, 128)  # of a product: lanes in a step
+GEMM = (256, 1024)  # inputs and outputs, about those of the fast model
+LARGE = (256, 2048, 2048)  # rows, inputs, outputs
 
 
 def best(action: Callable[[], object], repeats: int = 5) -> float:
@@ -51,7 +60,9 @@ def coder_costs(backend: str, decisions: int) -> tuple[float, float]:
 
 
 def coder_table() -> Table:
-    table = Table("backend", "decisions per call", "encode us", "decode us", "encode ns each", "decode ns each")
+    table = Table(
+        "backend", "n", "encode us", "decode us", "encode ns / n", "decode ns / n", title="n decisions per call"
+    )
     for backend in BACKENDS:
         for decisions in CALLS:
             encode, decode = coder_costs(backend, decisions)
@@ -61,5 +72,19 @@ def coder_table() -> Table:
     return table
 
 
+def gemm_table(seconds: float = 0.2) -> Table:
+    """Products of int8 matrices on one thread, by the number of rows (lanes of a step), and a large one that stands for the
+    machine's peak."""
+    title = f"10^9 multiply-adds/s: rows x {GEMM[0]} x {GEMM[1]}; peak: {' x '.join(map(str, LARGE))}"
+    table = Table("kernel", *(f"{rows}" for rows in ROWS), "peak", title=title)
+    for kernel in _native.kernels():
+        rates = [_native.bench_gemm(kernel, rows, GEMM[1], GEMM[0], seconds) for rows in ROWS]
+        rates.append(_native.bench_gemm(kernel, LARGE[0], LARGE[2], LARGE[1], seconds))
+        table.add_row(kernel, *(f"{rate / 1e9:.1f}" for rate in rates))
+    return table
+
+
 def tables() -> list[Table]:
-    return [coder_table()]
+    """Without a compiled engine, only what there is."""
+    compiled = _native is not None and hasattr(_native, "bench_gemm")
+    return [*([gemm_table()] if compiled else []), coder_table()]

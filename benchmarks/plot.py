@@ -136,12 +136,14 @@ def front(groups: Groups) -> Figure:
     return figure
 
 
-def kinds(groups: Groups) -> Figure:
+def kinds(groups: Groups) -> Figure | None:
     """Bars of bits per byte for each kind of text."""
     names = [name for name in (*IN_BARS, "lmcompress-1", "lmcompress-5", "lmcompress-9") if name in groups]
+    if not names:
+        return None
     every = sorted({row.kind for name in names for row in groups[name]})
     figure, ax = plt.subplots(figsize=(10, 4.6))
-    width = 0.84 / max(len(names), 1)
+    width = 0.84 / len(names)
     theirs = [name for name in names if not is_ours(name)]
     for i, name in enumerate(names):
         values = [report.bpb(row for row in groups[name] if row.kind == kind) for kind in every]
@@ -172,19 +174,19 @@ def small(groups: Groups) -> Figure:
         ax.plot(sizes, values, "o-", color=color, markersize=4, linewidth=1.4)
         ends.append((values[0], name, color))
     ax.set_xscale("log", base=2)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1024:g} KiB"))
+    ax.set_xticks(sizes, [f"{size >> 10} KiB" for size in sizes])
+    ax.minorticks_off()
+    ax.set_xlim(sizes[0] / 4.5, sizes[-1] * 1.2)
+    ax.set_ylim(0, 1.08 * max(value for value, _, _ in ends))
     ax.set_xlabel("size of a piece")
     ax.set_ylabel("bits per byte (lower is better)")
-    ax.set_ylim(bottom=0)
     ax.grid(alpha=0.25)
-    low = 0.0
-    step = 0.045 * ax.get_ylim()[1]
-    left = ax.get_xlim()[0]
+    low, step = 0.0, 0.045 * ax.get_ylim()[1]
     for value, name, color in sorted(ends):  # names at the left end, pushed apart upwards
         low = max(value, low + step)
         ax.annotate(
-            name, (1024, low), (-8, 0), textcoords="offset points", ha="right", va="center", color=color, fontsize=8
-        )
-    ax.set_xlim(left=left / 4)
+            name, (sizes[0], low), (-8, 0), textcoords="offset points", ha="right", va="center", color=color, fontsize=8,
+            annotation_clip=False,
+        )  # fmt: skip
     figure.tight_layout()
     return figure

@@ -222,21 +222,27 @@ def characters_table(rows: list[Row], names: dict[str, str]) -> Table:
 
 
 def small_table(rows: list[Row]) -> Table:
-    """Only files that are longer than the largest piece, so that every column is of the same text."""
     sizes = sorted({row.piece for row in rows} - {0})
     order = [*sizes, 0]
     titles = {size: f"{size >> 10} KiB" if size else "whole" for size in order}
     kept = small_rows(rows)
     names = list(dict.fromkeys(sorted((label(row) for row in kept), key=rank)))
     return grid(
-        kept, list(titles.values()), names, lambda row: (label(row), titles[row.piece]), lambda cell: f"{mean_bpb(cell):.3f}"
+        kept,
+        list(titles.values()),
+        names,
+        lambda row: (label(row), titles[row.piece]),
+        lambda cell: f"{mean_bpb(cell):.3f}",
     )
 
 
 def small_rows(rows: list[Row]) -> list[Row]:
+    """Of the files that are longer than the largest piece, the rows of codecs that did them all."""
     largest = max((row.piece for row in rows), default=0)
     files = {row.sha256 for row in rows if row.piece == largest}
-    return [row for row in rows if row.ok and row.sha256 in files]
+    kept = [row for row in rows if row.sha256 in files]
+    count = len({(row.sha256, row.piece) for row in kept})
+    return [row for group in complete(kept, count).values() for row in group]
 
 
 def rank(name: str) -> int:
