@@ -71,7 +71,9 @@ class Header:
         body = Reader(reader.take(reader.uint(1)))
         _check_crc(reader, start, "header")
         if version != VERSION:
-            raise UnsupportedError(f"the archive needs format version {version}; this lmcompress reads version {VERSION}")
+            raise UnsupportedError(
+                f"the archive needs format version {version}; this lmcompress reads version {VERSION}"
+            )
         try:
             flags = body.uint(1)
             if flags & ~(HAS_CODEC | HAS_MODEL):
@@ -331,8 +333,10 @@ class MemberParser:
         reader.take(len(SYNC) + 1)
         digest = reader.take(_at_most(reader.uint(1), DIGEST))
         expected = self._index.footer(digest)
-        if Reader(reader.data).take(len(expected)) != expected:
+        if not expected.startswith(reader.data[: len(expected)]):
             raise CorruptError("the footer is damaged, or does not belong to these blocks")
+        if len(reader.data) < len(expected):
+            raise TruncatedError("the footer is not all there")
         reader.offset = len(expected)
         self.finished = True
         return digest

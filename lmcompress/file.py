@@ -102,7 +102,9 @@ class _ContentReader(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Raises io.UnsupportedOperation backwards in a file that cannot seek, CorruptError without a good index."""
+        """Raises io.UnsupportedOperation where the file cannot, CorruptError without a good index."""
+        if not self._seekable:
+            raise io.UnsupportedOperation("the archive is a stream and its index at its end")
         if whence == io.SEEK_CUR:
             offset += self._position
         elif whence == io.SEEK_END:
@@ -111,8 +113,6 @@ class _ContentReader(io.RawIOBase):
             raise ValueError(f"invalid value for whence: {whence}")
         if offset < 0:
             raise ValueError(f"negative seek position {offset}")
-        if not self._seekable and offset < self._block_start:
-            raise io.UnsupportedOperation("the archive is a stream and cannot be read backwards")
         self._position = offset
         return offset
 
@@ -178,8 +178,6 @@ class _ContentReader(io.RawIOBase):
         return False
 
     def _index(self) -> list[Member]:
-        if not self._seekable:
-            raise io.UnsupportedOperation("the archive is a stream: its index is at its end")
         if self._members is None:
             self._members = read_members(self._file, start=self._base)
         return self._members
@@ -288,7 +286,16 @@ class LMFile(io.BufferedIOBase):
         return self._to_read().peek(size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._to_read().seek(offset, whence)
+        """Decodes nothing yet. Where the file cannot seek, forwards only, by reading."""
+        reader = self._to_read()
+        if reader.seekable() or whence == io.SEEK_END:
+            return reader.seek(offset, whence)
+        skipped = offset - (reader.tell() if whence == io.SEEK_SET else 0)
+        if skipped < 0:
+            raise io.UnsupportedOperation("a stream cannot be read backwards")
+        while skipped and (piece := reader.read(min(skipped, _CHUNK))):
+            skipped -= len(piece)
+        return reader.tell()
 
     def tell(self) -> int:
         self._open_file()

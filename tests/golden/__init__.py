@@ -1,0 +1,1 @@
+"""Archives that must decode for ever, and archives that must be refused."""

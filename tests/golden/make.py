@@ -1,0 +1,53 @@
+"""`python -m tests.golden.make`: writes the golden archives that are missing, with the real codec. See README.md."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import lmcompress
+from lmcompress import LMCompressor
+from lmcompress.methods import LEVELS
+
+HERE = Path(__file__).parent
+MANIFEST = HERE / "manifest.json"
+TEXT = (Path(__file__).parents[2] / "corpora" / "samples" / "alice29.txt").read_bytes()
+
+
+def archives() -> dict[str, tuple[bytes, bytes]]:
+    """name -> (archive, content) of every feature."""
+    made = {}
+    for level in LEVELS:
+        text = TEXT[5000 * level : 5000 * level + 3000]
+        made[f"level-{level}"] = (lmcompress.compress(text, level), text)
+    noise = b"".join(hashlib.sha256(bytes([i])).digest() for i in range(9))
+    for name, content in {"empty": b"", "byte": b"?", "stored": noise, "zstd": b"to be or not " * 99}.items():
+        made[name] = (lmcompress.compress(content), content)
+    mixed = TEXT[:2000] + noise + b"\xff\0" * 900 + TEXT[9000:9999]
+    made["blocks"] = (lmcompress.compress(mixed, block_size=1024), mixed)
+    made["metadata"] = (lmcompress.compress(TEXT[:99], metadata={"name": "alice.txt", "note": "ä"}), TEXT[:99])
+    made["no-digest"] = (lmcompress.compress(TEXT[:99], check=False), TEXT[:99])
+    long = TEXT[:70_000]
+    made["long-digest"] = (lmcompress.compress(long, 1), long)
+    parts = [TEXT[:500], b"", noise]
+    compressor = LMCompressor()
+    made["members"] = (b"".join(compressor.compress(p, LMCompressor.FLUSH_FRAME) for p in parts), b"".join(parts))
+    return made
+
+
+def main() -> None:
+    manifest = json.loads(MANIFEST.read_text()) if MANIFEST.exists() else {}
+    for name, (archive, content) in archives().items():
+        path = HERE / f"{name}.lmc"
+        if path.exists():
+            continue
+        assert lmcompress.decompress(archive) == content
+        path.write_bytes(archive)
+        sha256 = hashlib.sha256(content).hexdigest()
+        manifest[path.name] = {"size": len(content), "sha256": sha256, "version": lmcompress.__version__}
+    MANIFEST.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,329 @@
+"""The library: everything comes back through every interface, in pieces of any size, from any place."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import random
+import tarfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import lmcompress
+from lmcompress import LMCompressor, LMDecompressor, LMFile, archive
+from lmcompress.methods import BlockDecoder
+from tests import fakes
+
+pytestmark = pytest.mark.usefixtures("fake_codec")
+quickly = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+CONTENTS = (
+    st.binary(max_size=5000)
+    | st.builds(fakes.text, st.integers(0, 9000), st.integers(0, 99))
+    | st.builds(lambda b, n: b * n, st.binary(min_size=1, max_size=5), st.integers(0, 3000))
+    | st.builds(lambda a, b: a + b, st.builds(fakes.text, st.integers(0, 3000)), st.binary(max_size=3000))
+)
+BLOCK_SIZES = st.sampled_from([1 << 10, 1500, 1 << 12, 1 << 23])
+
+
+def cut(data: bytes, seed: int) -> list[bytes]:
+    """`data` in pieces of random sizes, some of them empty."""
+    rng, pieces, start = random.Random(seed), [], 0
+    while start < len(data):
+        size = rng.choice([0, 1, 2, 7, 100, 1024, 5000])
+        pieces.append(data[start : start + size])
+        start += size
+    return pieces
+
+
+@quickly
+@given(CONTENTS, BLOCK_SIZES, st.booleans())
+def test_one_call(data, block_size, check):
+    coded = lmcompress.compress(data, block_size=block_size, check=check, metadata={"a": "b"})
+    assert lmcompress.decompress(coded) == data
+    info = lmcompress.get_archive_info(coded)
+    assert (info.raw_size, info.coded_size) == (len(data), len(coded))
+    assert info.members[0].metadata == {"a": "b"}
+
+
+@quickly
+@given(CONTENTS, BLOCK_SIZES, st.integers(0, 1 << 30), st.sampled_from([-1, 1, 10, 1000]))
+def test_pieces_of_any_size(data, block_size, seed, max_length):
+    rng = random.Random(seed)
+    compressor = LMCompressor(block_size=block_size)
+    coded = b"".join(
+        compressor.compress(piece, rng.choices([compressor.CONTINUE, compressor.FLUSH_BLOCK], [9, 1])[0])
+        for piece in cut(data, seed)
+    )
+    assert compressor.last_mode != compressor.FLUSH_FRAME or not data
+    coded += compressor.flush()
+    decompressor, out, pieces = LMDecompressor(), [], iter(cut(coded + b"follows", seed + 1))
+    while not decompressor.eof:
+        out.append(decompressor.decompress(next(pieces) if decompressor.needs_input else b"", max_length))
+        assert max_length < 0 or len(out[-1]) <= max_length
+    assert b"".join(out) == data
+    assert b"follows".startswith(decompressor.unused_data)
+    with pytest.raises(EOFError):
+        decompressor.decompress(b"")
+
+
+@quickly
+@given(st.lists(CONTENTS, min_size=1, max_size=4), BLOCK_SIZES, st.integers(0, 1 << 30))
+def test_files_and_members(contents, block_size, seed):
+    file, data, rng = io.BytesIO(), b"".join(contents), random.Random(seed)
+    for content in contents:
+        with LMFile(file, "w", block_size=block_size) as writer:
+            for piece in cut(content, seed):
+                writer.write(piece)
+            assert writer.tell() == len(content)
+    file.seek(0)
+    with lmcompress.open(file) as reader:
+        assert reader.read() == data
+        for _ in range(5):
+            offset, size = rng.randrange(len(data) + 10), rng.randrange(3000)
+            assert reader.read_range(offset, size) == data[offset : offset + size]
+            assert reader.tell() == min(max(offset, 0), max(len(data), offset)) + len(data[offset : offset + size])
+            assert reader.peek(1)[:1] == data[reader.tell() : reader.tell() + 1]
+        assert reader.seek(0, io.SEEK_END) == len(data)
+        assert reader.seek(0) == 0 and list(reader) == data.splitlines(True) if b"\r" not in data else True
+
+
+def test_the_smallest_method_wins():
+    def methods(data: bytes) -> list[str]:
+        return [b.method for m in lmcompress.get_archive_info(lmcompress.compress(data)).members for b in m.blocks]
+
+    assert methods(fakes.text(300)) == ["lm"]
+    assert methods(b"ab" * 5000) == ["zstd"]
+    assert methods(fakes.noise(100_000)) == methods(b"?") == ["stored"]
+    assert methods(b"") == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 40, 100, 1000, 4096, 65_535, 65_536, 300_000])
+def test_noise_hardly_grows(size):
+    assert len(lmcompress.compress(fakes.noise(size))) <= size + 64 + size // 1000
+
+
+def test_short_text_costs_little():
+    data = fakes.text(1000)
+    overhead = len(lmcompress.compress(data)) - len(fakes.FakeCodec().encode(data))
+    assert overhead <= 100
+
+
+def test_a_model_is_named_only_where_it_is_needed(fake_codec):
+    zstd, lm = (lmcompress.get_archive_info(lmcompress.compress(d)).members[0] for d in (b"ab" * 900, fakes.text(900)))
+    assert (zstd.model_name, lm.model_name) == (None, "fake")
+    assert lm.model_digest == fakes.DIGESTS["fake"].hex()
+
+
+def test_models():
+    with pytest.raises(lmcompress.MissingModelError):
+        lmcompress.compress(fakes.text(900), model="nobody")
+    coded = lmcompress.compress(fakes.text(900), model="other")
+    with pytest.raises(lmcompress.MissingModelError, match="other"):
+        lmcompress.decompress(coded)
+    assert lmcompress.decompress(coded, model="other") == fakes.text(900)
+
+
+def test_mistakes_are_the_callers():
+    for wrong in ({"level": 0}, {"level": 10}, {"block_size": 1}, {"block_size": 1 << 31}):
+        with pytest.raises(ValueError):
+            LMCompressor(**wrong)
+    with pytest.raises(ValueError):
+        LMCompressor().compress(b"", 7)
+    with pytest.raises(ValueError):
+        LMCompressor().flush(LMCompressor.CONTINUE)
+    with pytest.raises(ValueError):
+        LMFile(io.BytesIO(), "rw")
+    with pytest.raises(ValueError):
+        lmcompress.open(io.BytesIO(), "rb", encoding="utf-8")
+    with pytest.raises(ValueError):
+        lmcompress.open(io.BytesIO(), "rbt")
+    with pytest.raises(TypeError):
+        LMFile(3)  # type: ignore[arg-type]
+
+
+def test_limits():
+    coded = lmcompress.compress(fakes.text(100_000), block_size=1 << 14)
+    with pytest.raises(lmcompress.LimitError):
+        lmcompress.decompress(coded, max_output=99_999)
+    assert len(lmcompress.decompress(coded, max_output=100_000)) == 100_000
+    with pytest.raises(lmcompress.LimitError):
+        lmcompress.decompress(coded, memory=1000)
+    with pytest.raises(lmcompress.LimitError):
+        LMDecompressor(max_output=20_000).decompress(coded)
+
+
+def test_empty_and_foreign_input():
+    with pytest.raises(lmcompress.TruncatedError):
+        lmcompress.decompress(b"")
+    with pytest.raises(lmcompress.CorruptError, match="magic"):
+        lmcompress.decompress(b"plain text")
+    with pytest.raises(lmcompress.CorruptError):
+        lmcompress.decompress(lmcompress.compress(b"text") + b"garbage")
+
+
+def test_flush_block_shows_everything():
+    compressor, decompressor = LMCompressor(), LMDecompressor()
+    for line in (b"one\n", b"two\n"):
+        assert decompressor.decompress(compressor.compress(line, LMCompressor.FLUSH_BLOCK)) == line
+    assert not decompressor.eof and decompressor.needs_input
+    assert decompressor.decompress(compressor.flush()) == b"" and decompressor.eof
+
+
+def test_frames_are_members():
+    compressor = LMCompressor()
+    coded = b"".join(compressor.compress(d, LMCompressor.FLUSH_FRAME) for d in (b"a", b"", b"b"))
+    assert lmcompress.decompress(coded) == b"ab"
+    assert len(lmcompress.get_archive_info(coded).members) == 3
+    first = LMDecompressor()
+    assert first.decompress(coded) == b"a" and len(lmcompress.decompress(first.unused_data)) == 1
+
+
+def test_random_access_decodes_what_it_needs(monkeypatch: pytest.MonkeyPatch):
+    decoded, decode = [], BlockDecoder.decode
+    monkeypatch.setattr(BlockDecoder, "decode", lambda self, block: decoded.append(block) or decode(self, block))
+    data = fakes.text(2_000_000)
+    coded = lmcompress.compress(data, block_size=1 << 14)
+    with LMFile(io.BytesIO(coded)) as file:
+        assert file.read_range(1_000_000, 1000) == data[1_000_000:1_001_000]
+        assert len(decoded) <= 2
+        for back in (1_000_500, 1_000_000, 1_001_000):  # in the same block, or the next
+            assert file.read_range(back, 100) == data[back : back + 100]
+        assert len(decoded) <= 4
+
+
+class Pipe(io.RawIOBase):
+    """A stream that cannot seek and gives a few bytes at a time."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = io.BytesIO(data)
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        return self._data.read(min(size, 777) if size >= 0 else size)
+
+
+def test_streams_that_cannot_seek():
+    data = fakes.text(50_000)
+    file = LMFile(Pipe(lmcompress.compress(data, block_size=4096)))
+    assert not file.seekable()
+    assert file.read(10) == data[:10]
+    file.seek(30_000)  # forwards is reading
+    assert file.read(10) == data[30_000:30_010]
+    with pytest.raises(io.UnsupportedOperation):
+        file.seek(0)
+    with pytest.raises(io.UnsupportedOperation):
+        file.seek(0, io.SEEK_END)
+    assert file.read() == data[30_010:]
+
+
+def test_modes(tmp_path: Path):
+    path = tmp_path / "a.lmc"
+    with lmcompress.open(path, "xt", encoding="utf-8", newline="\n") as file:
+        file.write("Grüße\n")
+        with pytest.raises(io.UnsupportedOperation):
+            file.read()
+    with pytest.raises(FileExistsError):
+        lmcompress.open(path, "x")
+    with lmcompress.open(path, "ab") as file:
+        file.write("再见\n".encode())
+    with lmcompress.open(path, "rt", encoding="utf-8") as file:
+        assert list(file) == ["Grüße\n", "再见\n"]
+    with lmcompress.open(path) as file:
+        assert file.name == str(path) and file.readable() and not file.writable() and file.fileno() > 0
+        assert file.mode == "r"
+        with pytest.raises(io.UnsupportedOperation):
+            file.write(b"")
+        buffer = bytearray(4)
+        assert file.readinto(buffer) == 4 and file.readline() == b"\xc3\x9fe\n"
+    assert file.closed
+    for call in (file.read, file.tell, file.peek, file.readable, lambda: file.write(b"")):
+        with pytest.raises(ValueError):
+            call()
+    with lmcompress.open(path, "w") as file:
+        file.write(memoryview(b"new"))
+        file.flush()
+    assert lmcompress.decompress(path.read_bytes()) == b"new"
+
+
+def test_files_are_not_closed_for_their_owner():
+    target = io.BytesIO()
+    with LMFile(target, "w") as file:
+        file.write(b"x")
+    assert not target.closed
+
+
+def test_pickle_through_a_file():
+    things = [{"a": list(range(100))}, "text" * 1000, b"\0" * 5000]
+    target = io.BytesIO()
+    with LMFile(target, "w") as file:
+        for thing in things:
+            pickle.dump(thing, file)
+    target.seek(0)
+    with LMFile(target) as file:
+        assert [pickle.load(file) for _ in things] == things
+
+
+def test_tarfile_through_a_file():
+    target = io.BytesIO()
+    with LMFile(target, "w", block_size=4096) as file, tarfile.open(fileobj=file, mode="w") as tar:
+        for i in range(30):
+            member = tarfile.TarInfo(f"{i}.txt")
+            member.size = 1000 + i
+            tar.addfile(member, io.BytesIO(fakes.text(1000 + i, i)))
+    target.seek(0)
+    with LMFile(target) as file, tarfile.open(fileobj=file) as tar:
+        assert tar.extractfile("17.txt").read() == fakes.text(1017, 17)
+        assert tar.extractfile("3.txt").read() == fakes.text(1003, 3)
+        assert len(tar.getnames()) == 30
+
+
+def test_archive_helper(tmp_path: Path):
+    tree = tmp_path / "letters"
+    (tree / "old").mkdir(parents=True)
+    (tree / "a.txt").write_bytes(fakes.text(20_000))
+    (tree / "old" / "b.txt").write_bytes(fakes.text(30_000, 1))
+    told: list[tuple[str, int]] = []
+    path = tmp_path / "letters.tar.lmc"
+    archive.create(path, tree, progress=lambda name, done: told.append((name, done)), block_size=8192)
+    assert [name for name, _ in told] == [m.name for m in archive.members(path)]
+    assert archive.read(path, "letters/old/b.txt") == fakes.text(30_000, 1)
+    for wrong in ("letters/c.txt", "letters/old"):
+        with pytest.raises(KeyError):
+            archive.read(path, wrong)
+    with pytest.raises(FileExistsError):
+        archive.create(path, tree)
+    archive.extract(path, tmp_path / "out")
+    assert (tmp_path / "out/letters/a.txt").read_bytes() == fakes.text(20_000)
+    assert archive.verify(path).intact
+
+
+def test_memory_is_bounded():
+    """40 MB through the classes in blocks of 64 KiB: neither holds more than a few blocks."""
+    tracemalloc = pytest.importorskip("tracemalloc")
+    piece = b"the same line again and again\n" * 4000
+    compressor, decompressor, total = LMCompressor(block_size=1 << 16), LMDecompressor(), 0
+    tracemalloc.start()
+    for _ in range(40_000_000 // len(piece)):
+        total += len(decompressor.decompress(compressor.compress(piece)))
+    total += len(decompressor.decompress(compressor.flush()))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert total == 40_000_000 // len(piece) * len(piece) and decompressor.eof
+    assert peak < 3_000_000
+
+
+def test_readme_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import doctest
+
+    monkeypatch.chdir(tmp_path)
+    readme = Path(__file__).parents[1] / "README.md"
+    failed, tried = doctest.testfile(str(readme), module_relative=False, optionflags=doctest.ELLIPSIS)
+    assert tried and not failed
+    assert os.path.exists("letters.lmc")
