@@ -384,7 +384,7 @@ double lmc_bench_product(const Kernel *kernel, int n, int n_out, int n_in, doubl
     Matrix w = {0};
     int8_t *weights = lmc_alloc((size_t)n_out * n_in);
     float *scale = lmc_alloc(n_out * sizeof *scale);
-    uint8_t *x = lmc_alloc((size_t)n * n_in);
+    uint8_t *x = lmc_alloc((size_t)(n + 15) / 16 * 16 * n_in);
     int16_t *y = lmc_alloc((size_t)n * n_out * sizeof *y);
     void **rows = lmc_alloc(n * sizeof *rows);
     double rate = 0;

@@ -34,7 +34,7 @@ typedef struct {
     int (*supported)(void);
     int bias; /* what product() takes from the uint8 inputs before it multiplies; packing allows for it in `start` */
     /* Rows x [n][w->n_in] times the weights of outputs begin..end-1 (multiples of STRIP); out[row] + column is written.
-     * Signed inputs come with 128 added. */
+     * Signed inputs come with 128 added. x is readable, though not used, to a number of rows that is a multiple of 16. */
     void (*product)(const Matrix *w, int begin, int end, const uint8_t *x, int n, Result result, float limit,
                     void *const *out);
     /* x [d] over its root mean square: within +-127, 128 added. */
@@ -58,6 +58,10 @@ extern const Kernel lmc_avx512vnni, lmc_avx2;
 #if defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11
 #define LMC_AVXVNNI 1
 extern const Kernel lmc_avxvnni;
+#ifdef __linux__
+#define LMC_AMX 1
+extern const Kernel lmc_amx;
+#endif
 #endif
 #elif defined(__AARCH64EL__) && defined(__GNUC__)
 #define LMC_NEON 1

@@ -1,12 +1,9 @@
 /* AVX-512 with VNNI: vpdpbusd adds four products of uint8 and int8 to an int32, without saturation. */
-#include "plain.h"
+#include "wide512.h"
 #ifdef LMC_X86
-#include <immintrin.h>
 #include <string.h>
 
-#define WIDE __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,prefer-vector-width=512")))
-
-static int supported(void)
+int lmc_avx512_supported(void)
 {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
@@ -20,64 +17,36 @@ INLINE WIDE __m512i broadcast4(const void *p)
     return _mm512_set1_epi32(four);
 }
 
-/* cvtps2dq rounds half to even; min and max keep it in range. */
-INLINE WIDE __m512i rescale(__m512i c, __m512 scale, __m512 low, __m512 high)
-{
-    __m512 y = _mm512_mul_ps(_mm512_cvtepi32_ps(c), scale);
-    return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(y, low), high));
-}
-
-INLINE WIDE void finish(__m512i c, __m512 scale, Result result, __m512 low, __m512 high, void *row, int n)
-{
-    __m512i y = rescale(c, scale, low, high);
-    if (result == TO_SQUARE) {
-        y = _mm512_add_epi32(_mm512_mullo_epi16(y, y), _mm512_set1_epi32(128)); /* u * u + 128 < 2^16 */
-        _mm_storeu_si128((__m128i *)((uint8_t *)row + n), _mm512_cvtepi32_epi8(_mm512_srli_epi32(y, 8)));
-        return;
-    }
-    __m256i *out = (__m256i *)((int16_t *)row + n), z = _mm512_cvtepi32_epi16(y);
-    if (result == TO_RESIDUAL) /* saturation leaves only -32768 out of bounds */
-        z = _mm256_max_epi16(_mm256_adds_epi16(z, _mm256_loadu_si256(out)), _mm256_set1_epi16(-32767));
-    _mm256_storeu_si256(out, z);
-}
-
-/* ROWS rows from m by TILES tiles from column n; ROWS * TILES <= 16 accumulators. */
-INLINE WIDE void block(const int ROWS, const int TILES, const Matrix *w, int n, const uint8_t *x, int m, Result result,
+/* ROWS <= 8 rows from m by the strip from column n. */
+INLINE WIDE void block(const int ROWS, const Matrix *w, int n, const uint8_t *x, int m, Result result,
                        float limit, void *const *out)
 {
     size_t K = w->n_in;
     const int8_t *weight = w->packed + n * K;
     const uint8_t *input = x + m * K;
-    __m512i c[8][4];
+    __m512i c[8][2];
 #pragma GCC unroll 8
-    for (int i = 0; i < ROWS; i++)
-#pragma GCC unroll 4
-        for (int j = 0; j < TILES; j++)
-            c[i][j] = _mm512_loadu_si512(w->start + n + TILE * j);
+    for (int i = 0; i < ROWS; i++) {
+        c[i][0] = _mm512_loadu_si512(w->start + n);
+        c[i][1] = _mm512_loadu_si512(w->start + n + TILE);
+    }
     for (size_t k = 0; k < K; k += 4) {
-        __m512i b[4];
-#pragma GCC unroll 4
-        for (int j = 0; j < TILES; j++)
-            b[j] = _mm512_loadu_si512(weight + (j * K + k) * TILE);
+        __m512i b0 = _mm512_loadu_si512(weight + k * TILE), b1 = _mm512_loadu_si512(weight + (K + k) * TILE);
 #pragma GCC unroll 8
         for (int i = 0; i < ROWS; i++) {
             __m512i a = broadcast4(input + i * K + k);
-#pragma GCC unroll 4
-            for (int j = 0; j < TILES; j++)
-                c[i][j] = _mm512_dpbusd_epi32(c[i][j], a, b[j]);
+            c[i][0] = _mm512_dpbusd_epi32(c[i][0], a, b0);
+            c[i][1] = _mm512_dpbusd_epi32(c[i][1], a, b1);
         }
     }
     __m512 low = _mm512_set1_ps(result == TO_SQUARE ? 0.0f : -limit), high = _mm512_set1_ps(limit);
-#pragma GCC unroll 4
-    for (int j = 0; j < TILES; j++) {
-        __m512 scale = _mm512_loadu_ps(w->scale + n + TILE * j);
+    __m512 scale0 = _mm512_loadu_ps(w->scale + n), scale1 = _mm512_loadu_ps(w->scale + n + TILE);
 #pragma GCC unroll 8
-        for (int i = 0; i < ROWS; i++)
-            finish(c[i][j], scale, result, low, high, out[m + i], n + TILE * j);
-    }
+    for (int i = 0; i < ROWS; i++)
+        finish(c[i][0], c[i][1], scale0, scale1, result, low, high, out[m + i], n);
 }
 
-WIDE static void product(const Matrix *w, int begin, int end, const uint8_t *x, int n, Result result, float limit,
+WIDE void lmc_avx512_product(const Matrix *w, int begin, int end, const uint8_t *x, int n, Result result, float limit,
                          void *const *out)
 {
     if (result != TO_INT16)
@@ -85,17 +54,17 @@ WIDE static void product(const Matrix *w, int begin, int end, const uint8_t *x, 
     for (int column = begin; column < end; column += STRIP) {
         int m = 0;
         for (; m + 8 <= n; m += 8)
-            block(8, 2, w, column, x, m, result, limit, out);
+            block(8, w, column, x, m, result, limit, out);
         if (n - m >= 4) {
-            block(4, 2, w, column, x, m, result, limit, out);
+            block(4, w, column, x, m, result, limit, out);
             m += 4;
         }
         if (n - m >= 2) {
-            block(2, 2, w, column, x, m, result, limit, out);
+            block(2, w, column, x, m, result, limit, out);
             m += 2;
         }
         if (n - m >= 1)
-            block(1, 2, w, column, x, m, result, limit, out);
+            block(1, w, column, x, m, result, limit, out);
     }
 }
 
@@ -117,7 +86,7 @@ INLINE WIDE __m128i to_bytes(__m512i c, __m512 r)
     return _mm512_cvtepi32_epi8(rescale(c, r, _mm512_set1_ps(-127), _mm512_set1_ps(127)));
 }
 
-WIDE static void normalize(const int16_t *x, int d, uint8_t *out)
+WIDE void lmc_avx512_normalize(const int16_t *x, int d, uint8_t *out)
 {
     __m512 r = _mm512_set1_ps(inverse_rms(energy(x, d), d));
     for (int i = 0; i < d; i += 16) {
@@ -126,7 +95,7 @@ WIDE static void normalize(const int16_t *x, int d, uint8_t *out)
     }
 }
 
-WIDE static void turn(const int16_t *t, int n, const int16_t *cosine, const int16_t *sine, int8_t *out)
+WIDE void lmc_avx512_turn(const int16_t *t, int n, const int16_t *cosine, const int16_t *sine, int8_t *out)
 {
     __m512i cos = _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)cosine));
     __m512i sin = _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)sine));
@@ -227,7 +196,7 @@ INLINE WIDE void attend_heads(const int HEADS, const int8_t *q, const uint8_t *k
     }
 }
 
-WIDE static void attend(const int8_t *q, int n_head, const uint8_t *keys, const int8_t *values, int seen,
+WIDE void lmc_avx512_attend(const int8_t *q, int n_head, const uint8_t *keys, const int8_t *values, int seen,
                         const int32_t *score, float scale, const int32_t *exp14, uint8_t *out)
 {
     int h = 0;
@@ -251,7 +220,7 @@ INLINE WIDE __m512i prefix(__m512i w)
     return _mm512_add_epi32(w, _mm512_alignr_epi32(w, zero, 8));
 }
 
-WIDE static void cumulate(const int16_t *logits, int V, const int32_t *exp24, uint64_t *base, uint32_t *local)
+WIDE void lmc_avx512_cumulate(const int16_t *logits, int V, const int32_t *exp24, uint64_t *base, uint32_t *local)
 {
     __m512i top = _mm512_set1_epi16(-32768);
     for (int i = 0; i < V; i += 32)
@@ -276,5 +245,8 @@ WIDE static void cumulate(const int16_t *logits, int V, const int32_t *exp24, ui
     }
 }
 
-const Kernel lmc_avx512vnni = {"avx512vnni", supported, 0, product, normalize, turn, attend, cumulate};
+const Kernel lmc_avx512vnni = {
+    "avx512vnni",         lmc_avx512_supported, 0, lmc_avx512_product, lmc_avx512_normalize, lmc_avx512_turn,
+    lmc_avx512_attend,    lmc_avx512_cumulate,
+};
 #endif

@@ -31,6 +31,9 @@ const Kernel lmc_portable = {"portable", always, 0, product, normalize, turn, at
 
 const Kernel *const lmc_kernels[] = {
 #ifdef LMC_X86
+#ifdef LMC_AMX
+    &lmc_amx,
+#endif
     &lmc_avx512vnni,
 #ifdef LMC_AVXVNNI
     &lmc_avxvnni,

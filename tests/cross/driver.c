@@ -54,7 +54,7 @@ static void test_product(const Kernel *kernel)
     static const int inputs[] = {64, 192, 512}, outputs[] = {32, 96};
     enum { N = 19, MOST_IN = 512, MOST_OUT = 96 };
     int8_t *weights = need(MOST_OUT * MOST_IN);
-    uint8_t *x = need(N * MOST_IN);
+    uint8_t *x = need((N + 15) / 16 * 16 * MOST_IN);
     float *scale = need(MOST_OUT * sizeof *scale);
     int16_t *got = need(N * MOST_OUT * sizeof *got), *want = need(N * MOST_OUT * sizeof *want);
     void *got_rows[N], *want_rows[N];
