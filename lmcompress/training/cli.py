@@ -1,0 +1,120 @@
+"""`lmcompress train`: from a folder of text to a model file, in stages that are skipped where their result lies there.
+
+Knows: the order of stages and their files in the output folder. Does not know: how any of them works.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+import click
+import numpy as np
+
+from lmcompress.tokenizer import Tokenizer
+from lmcompress.training import data, vocabulary
+
+SAMPLE = 24_000_000  # bytes of text that the vocabulary is learned from
+COUNTED = 64  # batches by which the tree is balanced
+
+
+@click.command("train")
+@click.option("--config", "recipe_path", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True,
+              help="The recipe: JSON as in runs/fast.json.")  # fmt: skip
+@click.option("--data", "source", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
+              help="A folder of text files, or of shards CATEGORY.NN.txt.zst.")  # fmt: skip
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True,
+              help="Folder for vocabulary, token ids, checkpoint, log and model file; found ones are used.")  # fmt: skip
+@click.option("--name", default=None, help="The model's name; by default the recipe's file name.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
+@click.option("--threads", type=int, default=0, help="CPU threads; 0 for all.")
+@click.option("--validate-every", type=int, default=400, show_default=True, help="Steps between checkpoints.")
+def train(
+    recipe_path: Path, source: Path, out: Path, name: str | None, device: str, threads: int, validate_every: int
+) -> None:
+    """Train a model on a folder of text; started again, it goes on where it was.
+
+    Under torchrun, prepare first (one process), then train on several GPUs.
+    """
+    _keep_memory()
+    import torch
+
+    from lmcompress.training.train import Recipe
+    from lmcompress.training.train import train as run
+
+    if threads:
+        torch.set_num_threads(threads)
+    recipe = Recipe.load(recipe_path)
+    tokenizer = prepare(source, out, recipe.model.vocab_size)
+    run(recipe, out / "ids", out / "run", device, validate_every)
+    if int(os.environ.get("RANK", 0)) == 0:
+        path = finish(recipe, tokenizer, out, name or recipe_path.stem)
+        click.echo(f"{path}: {path.stat().st_size} bytes")
+
+
+def prepare(source: Path, out: Path, vocab_size: int) -> Tokenizer:
+    """The vocabulary (vocabulary.json) and the token ids (ids/) of a folder of text."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "vocabulary.json"
+    if not path.exists():
+        learned = vocabulary.learn(data.sample(source, SAMPLE), vocab_size)
+        path.write_text(json.dumps({"pieces": [p.hex() for p in learned.pieces], "costs": learned.costs}))
+    saved = json.loads(path.read_text())
+    tokenizer = Tokenizer(tuple(bytes.fromhex(p) for p in saved["pieces"]), tuple(saved["costs"]))
+    if not (out / "ids" / "index.json").exists():
+        data.tokenize(source, tokenizer, out / "ids")
+    return tokenizer
+
+
+def finish(recipe: object, tokenizer: Tokenizer, out: Path, name: str) -> Path:
+    """Writes NAME.lmm from the checkpoint: ids in the order of their pieces' text, a tree balanced by how often each
+    comes up in the mix; the card has the recipe and the log's last validation."""
+    import torch
+
+    from lmcompress.modelfile import SUFFIX, dumps
+    from lmcompress.training.export import export
+    from lmcompress.training.model import Transformer
+    from lmcompress.training.train import Recipe
+    from lmcompress.tree import weight_balanced
+
+    assert isinstance(recipe, Recipe)
+    saved = torch.load(out / "run" / "checkpoint.pt", map_location="cpu", weights_only=True)
+    model = Transformer(recipe.model)
+    model.load_state_dict(saved["model"])
+    mix = data.Mix(out / "ids", recipe.sequence, recipe.seed)
+    if not saved["calibrated"]:
+        model.calibrate(torch.from_numpy(mix.batch(saved["step"], 8))[:, :-1])
+    counts = np.ones(recipe.model.vocab_size, np.int64)
+    for step in range(COUNTED):
+        counts += np.bincount(mix.batch(step, recipe.batch)[:, 1:].ravel(), minlength=len(counts))
+    order = np.array(sorted(range(len(counts)), key=lambda i: tokenizer.pieces[i]))
+    lines = [json.loads(line) for line in (out / "run" / "log.jsonl").read_text().splitlines()]
+    card = {
+        "recipe": json.loads(saved["recipe"]),
+        "tokens": saved["step"] * recipe.batch * recipe.sequence,
+        "hours": round(saved["elapsed"] / 3600, 2),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "torch": torch.__version__,
+        "validation": [line for line in lines if "bits_per_byte/mean" in line][-1:],
+    }
+    path = out / f"{name}{SUFFIX}"
+    path.write_bytes(dumps(export(model, tokenizer, order, weight_balanced(counts[order]), name, card)))
+    return path
+
+
+def _keep_memory() -> None:
+    """Starts the process again with glibc keeping freed memory: a step frees and takes hundreds of MB, and getting
+    them from the kernel each time costs more than the arithmetic (docs/LOG.md)."""
+    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+        os.environ["GLIBC_TUNABLES"] = (
+            "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1000000000000"
+            ":glibc.malloc.top_pad=268435456"
+        )
+        os.execv(sys.executable, sys.orig_argv)
+
+
+if __name__ == "__main__":
+    train()

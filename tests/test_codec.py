@@ -1,0 +1,125 @@
+"""Blocks: the round trip on every engine, lanes, and what damaged payloads give."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmcompress.codec import MAX_LANES, Codec, layout, pack, spans, unpack
+from lmcompress.config import CodecConfig, ModelConfig
+from lmcompress.errors import CorruptError, UnsupportedError
+from lmcompress.predictor import NetworkAlone, _native_available
+from lmcompress.tree import Tree
+from tests.models import random_model
+
+ENGINES = ["reference", *(["native"] if _native_available() else [])]
+CONFIGS = [CodecConfig(1024, 0), CodecConfig(1024, 16), CodecConfig(2048, 18, network=False)]
+TEXT = (Path(__file__).parent.parent / "corpora" / "samples" / "alice29.txt").read_bytes()
+MODEL = random_model(ModelConfig(512, 64, 1, 1, 64, 16))
+SAMPLES = {
+    "empty": b"",
+    "one byte": b"x",
+    "zeros": bytes(5000),
+    "text": TEXT[:6000],
+    "invalid UTF-8": "Größe 中文".encode()[:-1] * 40 + b"\xff\xed\xa0\x80" + TEXT[:500],
+    "noise": random.Random(0).randbytes(3000),
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("name", SAMPLES)
+def test_round_trip_between_engines(name: str, config: CodecConfig) -> None:
+    data = SAMPLES[name]
+    codecs = [Codec(MODEL, config, engine=engine, threads=1 + i) for i, engine in enumerate(ENGINES)]
+    payloads = {codec.encode(data) for codec in codecs}
+    assert len(payloads) == 1, "engines differ"
+    (payload,) = payloads
+    for codec in codecs:
+        assert codec.decode(payload, len(data)) == data
+
+
+@pytest.mark.parametrize("config", CONFIGS[1:])
+def test_without_a_model_bytes_are_the_symbols(config: CodecConfig) -> None:
+    codec = Codec(None, config)
+    payload = codec.encode(TEXT[:20000])
+    assert len(payload) < 12000
+    assert codec.decode(payload, 20000) == TEXT[:20000]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.binary(max_size=4000))
+def test_round_trip_of_anything(data: bytes) -> None:
+    codec = Codec(MODEL, CONFIGS[1])
+    assert codec.decode(codec.encode(data), len(data)) == data
+
+
+@given(st.integers(1, 3000), st.integers(1, 40))
+def test_lanes_hold_the_tokens_in_order(n: int, n_lanes: int) -> None:
+    n_lanes = min(n, n_lanes)
+    lanes, counts = layout(np.arange(n, dtype=np.int32), n_lanes)
+    assert np.concatenate([lane[:c] for lane, c in zip(lanes, counts, strict=True)]).tolist() == list(range(n))
+    assert counts.max() - counts.min() <= 1 and (np.diff(counts) <= 0).all()
+    assert sum((stop - start) * m for start, stop, m in spans(counts)) == n
+
+
+def test_the_network_alone_codes_its_own_shares() -> None:
+    """The decisions along a symbol's path multiply to its share of the weights."""
+    rng = np.random.default_rng(0)
+    weights = rng.integers(1, 1 << 20, 200).astype(np.int64)
+    from lmcompress.engine.reference import cumulate_weights
+
+    base, local = cumulate_weights(np.stack([weights] * 200))
+    tree = Tree(np.array([8] * 144 + [7] * 56, np.uint8))
+    k, bits = NetworkAlone(tree).encode(base, local, np.arange(200, dtype=np.int32))
+    p = np.where(bits, k, (1 << 24) - k.astype(np.int64)) / (1 << 24)
+    depth, share = np.array([8] * 144 + [7] * 56), np.ones(200)
+    active = np.arange(200)
+    start = 0
+    for level in range(8):
+        active = active[depth[active] > level]
+        share[active] *= p[start : start + len(active)]
+        start += len(active)
+    assert np.allclose(share, weights / weights.sum(), rtol=2e-3)
+
+
+def test_damaged_payloads_give_an_error_or_the_stated_size() -> None:
+    codec = Codec(MODEL, CONFIGS[1])
+    data = TEXT[:3000]
+    payload = codec.encode(data)
+    rng = random.Random(1)
+    damaged = [payload[: rng.randrange(len(payload))] for _ in range(10)] + [b"", b"\xff" * 40]
+    for _ in range(30):
+        changed = bytearray(payload)
+        changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+        damaged.append(bytes(changed))
+    for case in damaged:
+        try:
+            assert len(codec.decode(case, len(data))) == len(data)
+        except CorruptError:
+            pass
+
+
+def test_headers_that_ask_for_too_much_are_refused() -> None:
+    codec = Codec(MODEL, CONFIGS[0])
+    for payload in (b"\xff\xff\xff\xff\x7f\x01", b"\x10\x00", b"\x10\xff\x7f", b"\x10\x09"):
+        with pytest.raises(CorruptError):
+            codec.decode(payload, 2000)
+    with pytest.raises(CorruptError):
+        codec.decode(b"\x01\x01\x00", 0)
+    assert MAX_LANES <= 1024
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_parameters_come_back(config: CodecConfig) -> None:
+    assert unpack(pack(config)) == config
+
+
+@pytest.mark.parametrize("data", [b"", b"\x0e\x16", b"\x0e\x16\x02", b"\x05\x16\x01", b"\x0e\x28\x01", b"\x0e\x00\x00"])
+def test_unknown_parameters_are_refused(data: bytes) -> None:
+    with pytest.raises(UnsupportedError):
+        unpack(data)

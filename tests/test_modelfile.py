@@ -1,0 +1,102 @@
+"""Model files: what comes back, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lmcompress import modelfile
+from lmcompress.config import ModelConfig
+from lmcompress.errors import CorruptError, LMCompressError, MissingModelError, UnsupportedError
+from lmcompress.modelfile import MAGIC, Model, dumps, loads
+from tests.models import random_model
+
+CONFIG = ModelConfig(320, 64, 2, 1, 128, 8)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return random_model(CONFIG)
+
+
+def test_a_model_comes_back_whole(model: Model) -> None:
+    data = dumps(model)
+    again = loads(data)
+    assert again.config == CONFIG
+    assert again.tokenizer == model.tokenizer
+    assert again.digest == hashlib.sha256(data).digest()
+    assert np.array_equal(again.embed, model.embed) and np.array_equal(again.head, model.head)
+    assert np.array_equal(again.depths, model.depths)
+    for ours, theirs in zip(again.layers, model.layers, strict=True):
+        for name in vars(theirs):
+            assert np.array_equal(getattr(ours, name), getattr(theirs, name)), name
+    assert dumps(again) == data
+
+
+def test_a_model_is_found_by_path_and_refused_by_an_unknown_name(model: Model, tmp_path: Path) -> None:
+    path = tmp_path / "own.lmm"
+    path.write_bytes(dumps(model))
+    assert modelfile.load(path).digest == model.digest
+    with pytest.raises(MissingModelError, match="nosuch"):
+        modelfile.load("nosuch")
+    with pytest.raises(MissingModelError):
+        modelfile.find(bytes(32))
+
+
+def test_shipped_models_load_and_are_found_by_their_digest() -> None:
+    for name in modelfile.shipped():
+        shipped = modelfile.load(name)
+        assert shipped.name == name
+        assert modelfile.find(shipped.digest).digest == shipped.digest
+
+
+def test_another_arithmetic_is_refused_by_name(model: Model) -> None:
+    data = dumps(model).replace(b'"arithmetic": 1', b'"arithmetic": 9')
+    with pytest.raises(UnsupportedError, match="arithmetic 9"):
+        loads(data)
+
+
+@pytest.mark.parametrize("change", [{"qkv": 64}, {"embed": -128}, {"score": 512}, {"o_scale": np.nan}, {"up_scale": -1.0}])
+def test_numbers_out_of_bounds_are_refused(model: Model, change: dict[str, float]) -> None:
+    ((name, value),) = change.items()
+    holder = model if name == "embed" else model.layers[0]
+    array = getattr(holder, name).copy()
+    array.flat[0] = value
+    fields = vars(model) | ({"embed": array} if name == "embed" else {})
+    layers = (type(model.layers[0])(**(vars(model.layers[0]) | {name: array})), model.layers[1])
+    fields = {k: v for k, v in fields.items() if k in Model.__dataclass_fields__}
+    bad = Model(**(fields | ({} if name == "embed" else {"layers": layers})))
+    with pytest.raises(CorruptError, match="out of bounds"):
+        loads(dumps(bad))
+
+
+@pytest.mark.parametrize("field", ["d_model", "n_layer", "d_ff", "vocab_size", "window", "n_head"])
+@pytest.mark.parametrize("value", [0, -1, 10**9])
+def test_impossible_shapes_are_refused_before_anything_is_allocated(model: Model, field: str, value: int) -> None:
+    old = f'"{field}": {getattr(CONFIG, field)}'.encode()
+    data = dumps(model)
+    (size,) = struct.unpack_from("<I", data, len(MAGIC))
+    at = len(MAGIC) + 4
+    header = data[at : at + size].replace(old, f'"{field}": {value}'.encode())
+    with pytest.raises(LMCompressError):
+        loads(MAGIC + struct.pack("<I", len(header)) + header + data[at + size :])
+
+
+def test_damaged_files_are_refused_or_whole(model: Model) -> None:
+    data = dumps(model)
+    rng = random.Random(0)
+    cases = [data[: rng.randrange(len(data))] for _ in range(60)]
+    for _ in range(150):
+        damaged = bytearray(data)
+        damaged[rng.randrange(min(len(data), 2000))] = rng.randrange(256)
+        cases.append(bytes(damaged))
+    for case in cases:
+        try:
+            loads(case)  # the archive's digest tells a model that is whole but another
+        except LMCompressError:
+            pass
