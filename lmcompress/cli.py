@@ -125,7 +125,6 @@ def _levels(function: Callable[..., None]) -> Callable[..., None]:
 @click.command("lmcompress", cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("files", nargs=-1)
 @click.option("-d", "--decompress", "--uncompress", is_flag=True)
-@click.option("-z", "--compress", "compress", is_flag=True, expose_value=False)
 @click.option("-t", "--test", is_flag=True)
 @click.option("-l", "--list", is_flag=True)
 @click.option("-c", "--stdout", "--to-stdout", is_flag=True)

@@ -1,0 +1,424 @@
+"""The command: what it makes, keeps, refuses, and says; whole processes where signals, pipes and terminals matter."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+
+import lmcompress
+from lmcompress import cli, paths
+from tests import fakes
+
+ROOT = Path(__file__).parents[1]
+COMMAND = [sys.executable, "-m", "tests.fakes"]  # the command with the fake codec
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+TEXT = fakes.text(20_000)
+
+pytestmark = pytest.mark.usefixtures("fake_codec")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("LMC_LEVEL", "LMC_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "a.txt").write_bytes(TEXT)
+    return tmp_path
+
+
+class Result:
+    """What a run of the command in this process left."""
+
+    def __init__(self, code: int, out: bytes, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def lmc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """The command in this process: lmc(*arguments, stdin=b"...")."""
+
+    def run(*arguments: object, stdin: bytes = b"") -> Result:
+        out = io.TextIOWrapper(io.BytesIO(), write_through=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+            patch.setattr(sys, "stdout", out)
+            code = cli._guarded(cli.command, [str(a) for a in arguments])
+        return Result(code, out.buffer.getvalue(), capsys.readouterr().err)
+
+    return run
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [p.name for p in folder.iterdir() if p.name.endswith(".tmp")]
+
+
+def test_there_and_back(lmc, folder):
+    os.utime("a.txt", (1_000_000_000, 1_100_000_000))
+    os.chmod("a.txt", 0o640)
+    result = lmc("a.txt")
+    assert (result.code, result.out, result.err) == (0, b"", "")
+    assert lmcompress.decompress(Path("a.txt.lmc").read_bytes()) == TEXT == Path("a.txt").read_bytes()
+    os.unlink("a.txt")
+    assert lmc("-d", "a.txt.lmc").code == 0
+    for name in ("a.txt", "a.txt.lmc"):
+        status = os.stat(name)
+        assert stat.S_IMODE(status.st_mode) == 0o640 and status.st_mtime == 1_100_000_000
+    assert Path("a.txt").read_bytes() == TEXT and not leftovers(folder)
+
+
+def test_filter(lmc):
+    coded = lmc(stdin=TEXT)
+    assert coded.code == 0 and lmc("-d", stdin=coded.out).out == TEXT
+    assert lmc("-dc", "-", stdin=coded.out).out == TEXT
+    assert lmc("-c", "a.txt").out == coded.out
+    assert lmc("-d", stdin=b"").code == 1
+
+
+def test_output_name(lmc):
+    assert lmc("-o", "x", "a.txt").code == 0
+    assert lmc("-d", "-o", "y", "x").code == 0
+    assert Path("y").read_bytes() == TEXT
+    assert lmc("-o", "a.txt", "-f", "a.txt").code == 1  # its own source
+    assert Path("a.txt").read_bytes() == TEXT
+    Path("b.txt").write_bytes(b"b")
+    assert lmc("-o", "both", "a.txt", "b.txt").code == 0
+    assert lmc("-dc", "both").out == TEXT + b"b"
+
+
+def test_nothing_is_overwritten(lmc):
+    Path("a.txt.lmc").write_bytes(b"precious")
+    result = lmc("a.txt")
+    assert result.code == 1 and "already exists" in result.err and Path("a.txt.lmc").read_bytes() == b"precious"
+    assert lmc("-f", "a.txt").code == 0
+    assert lmc("-d", "a.txt.lmc").code == 1
+    assert lmc("-df", "a.txt.lmc").code == 0
+
+
+def test_source_is_kept_or_removed(lmc):
+    assert lmc("a.txt").code == 0 and os.path.exists("a.txt")
+    assert lmc("--rm", "-f", "a.txt").code == 0 and not os.path.exists("a.txt")
+    assert lmc("-d", "--rm", "a.txt.lmc").code == 0 and not os.path.exists("a.txt.lmc")
+    assert lmc("--rm", "-k", "a.txt").code == 0 and os.path.exists("a.txt")
+    damaged = bytearray(Path("a.txt.lmc").read_bytes())
+    damaged[100] ^= 1
+    Path("a.txt.lmc").write_bytes(damaged)
+    assert lmc("-df", "--rm", "a.txt.lmc").code == 1 and os.path.exists("a.txt.lmc")
+    assert Path("a.txt").read_bytes() == TEXT
+    assert lmc("--rm", "-c", "a.txt").code == 0 and os.path.exists("a.txt")
+
+
+def test_what_is_skipped(lmc, folder):
+    lmc("a.txt")
+    os.symlink("a.txt", "link")
+    os.link("a.txt", "second")
+    os.mkdir("dir")
+    for name, why in {
+        "a.txt.lmc": "suffix", "link": "symbolic link", "second": "other links", "dir": "directory",
+    }.items():  # fmt: skip
+        result = lmc(name)
+        assert result.code == 2 and why in result.err, name
+        assert lmc("-q", name).err == ""
+    assert lmc("-d", "a.txt").code == 2
+    assert lmc("-f", "link").code == 0 and lmc("-f", "second").code == 0
+    assert lmc("nothing").code == 1
+    os.unlink("second")
+    Path("photo.jpg").write_bytes(b"x")
+    assert lmc("--exclude-compressed", "photo.jpg").code == 2
+    assert lmc("photo.jpg").code == 0
+
+
+def test_one_bad_file_does_not_stop_the_others(lmc):
+    Path("b.txt").write_bytes(b"b")
+    result = lmc("nothing", "a.txt", "dir", "b.txt")
+    assert result.code == 1 and os.path.exists("a.txt.lmc") and os.path.exists("b.txt.lmc")
+    assert "nothing: No such file" in result.err
+
+
+def test_folders(lmc, folder):
+    (folder / "tree/deep").mkdir(parents=True)
+    for name in ("tree/1.txt", "tree/deep/2.txt"):
+        Path(name).write_bytes(TEXT)
+    assert lmc("-r", "--rm", "tree").code == 0
+    assert sorted(str(p) for p in paths.walk(Path("tree"))) == ["tree/1.txt.lmc", "tree/deep/2.txt.lmc"]
+    assert lmc("-r", "-d", "tree").code == 0
+    assert Path("tree/deep/2.txt").read_bytes() == TEXT
+    assert lmc("-r", "-t", "tree").code == 0
+    assert lmc("-r", "--output-dir-flat", "flat", "-f", "tree").code == 0
+    assert sorted(os.listdir("flat")) == ["1.txt.lmc", "2.txt.lmc"]
+    assert lmc("-d", "-r", "--output-dir-mirror", "mirror", "tree").code == 0
+    assert Path("mirror/tree/deep/2.txt").read_bytes() == TEXT
+    os.mkdir("inside")
+    os.chdir("inside")
+    assert lmc("--output-dir-mirror", "mirror", "../a.txt").code == 2
+
+
+def test_filelist(lmc):
+    Path("list").write_text("a.txt\n\nmissing\n")
+    assert lmc("--filelist", "list").code == 1 and os.path.exists("a.txt.lmc")
+
+
+def test_names(lmc):
+    assert lmc("-N", "a.txt").code == 0
+    os.rename("a.txt.lmc", "renamed.lmc")
+    os.unlink("a.txt")
+    assert lmc("-d", "renamed.lmc").code == 0 and os.path.exists("renamed")
+    assert lmc("-d", "-N", "renamed.lmc").code == 0 and os.path.exists("a.txt")
+
+
+@pytest.mark.parametrize("name", ["../../up", "/etc/x", "a/b", "c:\\x", "..", "", ".bashrc", "a\x1b[2J", "a\nb"])
+def test_stored_names_are_not_trusted(lmc, folder, name):
+    (folder / "in").mkdir()
+    Path("in/x.lmc").write_bytes(lmcompress.compress(b"content", metadata={"name": name}))
+    before = {str(p) for p in folder.rglob("*")}
+    result = lmc("-d", "-N", "in/x.lmc")
+    after = {str(p) for p in folder.rglob("*")} - before
+    assert all(Path(p).parent == folder / "in" and not Path(p).name.startswith(".") for p in after)
+    assert result.code in (0, 2) and "\x1b" not in result.err
+
+
+def test_levels_and_models(lmc, monkeypatch):
+    used = []
+    load = fakes.load_for_writing
+    monkeypatch.setattr(lmcompress.methods, "load_for_writing", lambda *a: used.append(a) or load(*a))
+    monkeypatch.setenv("LMC_LEVEL", "3")
+    monkeypatch.setenv("LMC_THREADS", "2")
+    assert lmc("-c", "a.txt").code == 0 and used[-1] == (3, None, 2)
+    assert lmc("-c", "-1", "-9k", "-T1", "a.txt").code == 0 and used[-1] == (9, None, 1)
+    assert lmc("-c", "--model", "other", "a.txt").code == 0 and used[-1] == (3, "other", 2)
+    result = lmc("-c", "--model", "nobody", "a.txt")
+    assert result.code == 1 and "no model nobody" in result.err
+    monkeypatch.setenv("LMC_LEVEL", "99")
+    assert lmc("a.txt").code == 1
+
+
+def test_list(lmc):
+    Path("b.lmc").write_bytes(lmcompress.compress(fakes.text(500), metadata={"by": "me\x1b[2J"}))
+    lmc("a.txt")
+    table = lmc("-l", "a.txt.lmc", "b.lmc").out.decode().splitlines()
+    assert len(table) == 3 and "20000" in table[1] and "fake" in table[2]
+    details = lmc("-lv", "b.lmc").out.decode()
+    assert fakes.DIGESTS["fake"].hex() in details and "lm" in details and "by = me" in details and "\x1b" not in details
+    (listed,) = json.loads(lmc("-l", "--json", "b.lmc").out)
+    assert listed["name"] == "b.lmc" and listed["raw_size"] == 500
+    assert lmc("-l", "a.txt").code == 1
+
+
+def test_test(lmc):
+    lmc("a.txt")
+    assert lmc("-t", "a.txt.lmc").code == 0
+    assert lmc("-t", stdin=Path("a.txt.lmc").read_bytes()).code == 0
+    coded = bytearray(lmcompress.compress(TEXT, block_size=4096))
+    block = lmcompress.get_archive_info(coded).members[0].blocks[2]
+    coded[block.offset + 40] ^= 1
+    Path("bad.lmc").write_bytes(coded)
+    result = lmc("-t", "bad.lmc", "a.txt.lmc")
+    assert result.code == 1 and "bytes 8192 to 12287" in result.err
+    bad, good = json.loads(lmc("-t", "--json", "bad.lmc", "a.txt.lmc").out)
+    assert (bad["ok"], good["ok"], bad["lost"][0]["raw_offset"]) == (False, True, 8192)
+
+
+def test_recover(lmc):
+    coded = bytearray(lmcompress.compress(TEXT, block_size=4096))
+    block = lmcompress.get_archive_info(coded).members[0].blocks[2]
+    coded[block.offset + 40] ^= 1
+    Path("bad.lmc").write_bytes(coded)
+    assert lmc("-d", "bad.lmc").code == 1 and not os.path.exists("bad")
+    result = lmc("--recover", "bad.lmc")
+    assert result.code == 1 and "lost: bytes 8192 to 12287" in result.err
+    assert Path("bad").read_bytes() == TEXT[:8192] + TEXT[12288:]
+    assert lmc("--recover", "-o", "saved", "--rm", "bad.lmc").code == 1
+    assert Path("saved").read_bytes() == TEXT[:8192] + TEXT[12288:] and os.path.exists("bad.lmc")
+    lmc("a.txt")
+    assert lmc("--recover", "-c", "a.txt.lmc").out == TEXT
+
+
+def test_range(lmc):
+    Path("x.lmc").write_bytes(lmcompress.compress(TEXT, block_size=4096))
+    assert lmc("--range", "5K:100", "x.lmc").out == TEXT[5120:5220]
+    assert lmc("-d", "--range", "19990:100", "x.lmc").out == TEXT[19990:]
+    assert lmc("--range", "100:", "-o", "y", "x.lmc").code == 0
+    assert Path("y").read_bytes() == TEXT[100:]
+    assert lmc("--range", "1:2", stdin=Path("x.lmc").read_bytes()).out == TEXT[1:3]
+    assert lmc("--range", "a:b", "x.lmc").code == 1
+
+
+def test_limits(lmc):
+    lmc("a.txt")
+    assert lmc("-d", "-o", "x", "--max-output", "19999", "a.txt.lmc").code == 1
+    assert lmc("-d", "-o", "x", "--memory", "1K", "a.txt.lmc").code == 1
+    assert not os.path.exists("x")
+    assert lmc("-d", "-o", "x", "--max-output", "20000", "--memory", "1G", "a.txt.lmc").code == 0
+
+
+def test_other_formats_pass_through(lmc):
+    assert lmc("-dcf", "a.txt").out == TEXT
+    assert lmc("-dcf", stdin=b"x").out == b"x"
+    assert lmc("-dc", "a.txt").code == 1
+    assert lmc("-dcf", stdin=lmcompress.compress(TEXT)).out == TEXT
+
+
+def test_no_check(lmc):
+    assert lmc("--no-check", "a.txt").code == 0
+    assert lmcompress.get_archive_info("a.txt.lmc").members[0].digest == ""
+    assert lmc("-dc", "a.txt.lmc").out == TEXT
+
+
+def test_verbosity(lmc):
+    result = lmc("-v", "a.txt")
+    assert result.err.startswith("a.txt: 20000 => ") and "bits per byte" in result.err
+    assert "fake engine" in result.err and "a.txt.lmc" in result.err
+    Path("b.txt").write_bytes(TEXT)
+    assert "2 files: 40000 => " in lmc("-vf", "a.txt", "b.txt").err
+    assert lmc("-qq", "missing").err == ""
+
+
+def test_mistakes_get_a_line_not_a_traceback(lmc):
+    for arguments in (
+        ["--nonsense"],
+        ["-T", "x"],
+        ["-c", "-o", "x", "a.txt"],
+        ["--json", "a.txt"],
+        ["--memory", "much"],
+    ):
+        result = lmc(*arguments)
+        assert result.code == 1 and result.err.startswith("lmcompress: ") and result.err.count("\n") == 1, arguments
+
+
+def test_help_fits_a_screen(lmc):
+    lines = lmc("-h").out.decode().splitlines()
+    assert len(lines) <= 24 and max(map(len, lines)) <= 120
+    assert lmc("-V").out.decode() == f"lmcompress {lmcompress.__version__}\n"
+    for parameter in cli.command.params:
+        names = [*parameter.opts, *parameter.secondary_opts]
+        if isinstance(parameter, click.Option) and not (parameter.name or "").startswith("level_"):
+            assert any(name in cli.HELP for name in names), names
+
+
+def test_a_terminal_gets_no_binary():
+    pty = pytest.importorskip("pty")
+    master, slave = pty.openpty()
+    done = subprocess.run(
+        [*COMMAND, "-c", "a.txt"], stdout=slave, stderr=subprocess.PIPE, env=ENVIRONMENT, text=True, check=False
+    )
+    assert done.returncode == 1 and "terminal" in done.stderr
+    done = subprocess.run([*COMMAND, "-d"], stdin=slave, capture_output=True, env=ENVIRONMENT, check=False)
+    assert done.returncode == 2 and b"terminal" in done.stderr
+    done = subprocess.run([*COMMAND, "-f", "a.txt"], stderr=slave, env=ENVIRONMENT, check=False)
+    assert done.returncode == 0 and b"20000 =>" in os.read(master, 100_000)
+    os.close(slave)
+    os.close(master)
+
+
+def test_a_broken_pipe_is_quiet():
+    Path("big.lmc").write_bytes(lmcompress.compress(b"many words\n" * 500_000))
+    done = subprocess.run(
+        f"{' '.join(COMMAND)} -dc big.lmc | head -c 10", shell=True, capture_output=True, env=ENVIRONMENT, check=False
+    )
+    assert done.stdout == b"many words" and done.stderr == b""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_leave_nothing_behind(folder, number):
+    process = subprocess.Popen(
+        [*COMMAND, "-o", "out.lmc", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+    )
+    assert process.stdin is not None and process.stderr is not None
+    process.stdin.write(TEXT)
+    process.stdin.flush()
+    for _ in range(500):
+        if leftovers(folder):
+            break
+        time.sleep(0.01)
+    assert leftovers(folder)
+    process.send_signal(number)
+    assert process.wait(10) == 128 + number
+    assert process.stderr.read() == b""
+    assert sorted(os.listdir()) == ["a.txt"]
+    process.stdin.close()
+    process.stderr.close()
+
+
+@pytest.mark.parametrize("direction", ["compress", "decompress"])
+def test_kill_at_any_moment(folder, direction):
+    """kill -9: the source or the complete result exists, and never a part of it under the final name."""
+    content = b"".join(fakes.text(1 << 20, 5) for _ in range(3))
+    archive = lmcompress.compress(content, block_size=1 << 16)
+    arguments, source, result = (["-1"], "s", "s.lmc") if direction == "compress" else (["-d"], "s.lmc", "s")
+    rng, killed = random.Random(direction), 0
+    for _ in range(int(os.environ.get("LMC_TEST_KILLS", 10))):
+        for name in os.listdir():
+            os.unlink(name)
+        Path(source).write_bytes(content if direction == "compress" else archive)
+        process = subprocess.Popen([*COMMAND, "--rm", *arguments, source], env=ENVIRONMENT)
+        time.sleep(rng.uniform(0.05, 0.6))
+        process.kill()
+        killed += process.wait() != 0
+        there = {name: Path(name).read_bytes() for name in (source, result) if os.path.exists(name)}
+        assert there
+        for name, data in there.items():
+            assert (lmcompress.decompress(data) if name.endswith(".lmc") else data) == content
+    assert killed
+
+
+def test_a_long_stream_in_bounded_memory():
+    """200 MB through both directions at once; neither process takes more than 250 MB."""
+    code = (
+        "import resource, subprocess, sys\n"
+        f"command = {COMMAND!r}\n"
+        "first = subprocess.Popen([*command, '-c'], stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n"
+        "second = subprocess.Popen([*command, '-dc'], stdin=first.stdout, stdout=subprocess.DEVNULL)\n"
+        "first.stdout.close()\n"
+        "for _ in range(200): first.stdin.write(b'again and again\\n' * 62500)\n"
+        "first.stdin.close()\n"
+        "assert first.wait() == second.wait() == 0\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    assert int(done.stdout) < 250_000
+
+
+@pytest.mark.skipif(shutil.which("tar") is None, reason="no tar")
+def test_tar(folder):
+    (folder / "tree").mkdir()
+    for i in range(5):
+        (folder / f"tree/{i}.txt").write_bytes(fakes.text(3000, i))
+    command = " ".join(COMMAND)
+    subprocess.run(["tar", "-I", command, "-cf", "tree.tar.lmc", "tree"], env=ENVIRONMENT, check=True)
+    os.rename("tree", "old")
+    subprocess.run(["tar", "-I", command, "-xf", "tree.tar.lmc"], env=ENVIRONMENT, check=True)
+    assert all((folder / f"tree/{i}.txt").read_bytes() == fakes.text(3000, i) for i in range(5))
+
+
+def test_start_up_is_quick():
+    """Whole process, the best of five, as other work may run beside."""
+    times = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "lmcompress", "--version"], env=ENVIRONMENT, check=True, capture_output=True
+        )
+        times.append(time.perf_counter() - begin)
+    bare = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "pass"], check=True)
+    bare = time.perf_counter() - bare
+    assert min(times) < 0.2 + bare
+
+
+def test_subcommands(lmc, monkeypatch, capsys):
+    assert cli._guarded(cli.bench, ["--levels", "1", "a.txt"]) == 0
+    assert "bits per byte" in capsys.readouterr().out
+    assert cli._guarded(cli.bench, ["--levels", "x", "a.txt"]) == 1
+    assert cli._guarded(cli.models, ["--json"]) == 0
+    assert isinstance(json.loads(capsys.readouterr().out), list)
