@@ -9,20 +9,14 @@ import zlib
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-pytest.importorskip("rich")
-
-from click.testing import CliRunner  # noqa: E402
-
-from benchmarks import codecs, measure, report, results  # noqa: E402
-from benchmarks.__main__ import main  # noqa: E402
-from benchmarks.codecs import Codec, Command  # noqa: E402
-from benchmarks.corpora import CORPORA, source, sources  # noqa: E402
-from benchmarks.measure import Effort  # noqa: E402
-from benchmarks.worker import cut  # noqa: E402
+from benchmarks import codecs, measure, report, results
+from benchmarks.__main__ import main
+from benchmarks.codecs import Codec, Command
+from benchmarks.corpora import CORPORA, source, sources
+from benchmarks.measure import Effort
+from benchmarks.worker import cut
 
 QUICK = Effort(repeats=1, budget=1.0, timeout=60.0)
 TEXT = "Grüße aus 北京. ".encode() * 500
@@ -86,11 +80,6 @@ class Slow(Zlib):
         return data
 
 
-@pytest.fixture(autouse=True)
-def this_module_in_workers(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-
-
 @pytest.fixture
 def text(tmp_path):
     path = tmp_path / "text.txt"
@@ -99,7 +88,7 @@ def text(tmp_path):
 
 
 def own(name):
-    return codecs.find(f"{Path(__file__).stem}:{name}")
+    return codecs.find(f"{__name__}:{name}")
 
 
 def test_a_row(text):
@@ -154,7 +143,7 @@ def test_command_resumes_and_reports(tmp_path, text):
     assert CliRunner().invoke(main, arguments).exit_code == 0
     first = results.read(out)
     assert [row.codec for row in first] == ["gzip-9"]
-    failing = [*arguments, "--codec", f"{Path(__file__).stem}:Lossy"]
+    failing = [*arguments, "--codec", f"{__name__}:Lossy"]
     assert CliRunner().invoke(main, failing).exit_code == 1
     rows = results.read(out)
     assert rows[0] == first[0] and [row.ok for row in rows] == [True, False]
