@@ -89,12 +89,12 @@ int lmc_pack(Matrix *m, const Kernel *kernel, const int8_t *weights, const float
         return -1;
     for (int n = 0; n < n_out; n++) {
         const int8_t *row = weights + (size_t)n * n_in;
-        int8_t *to = m->packed + (size_t)(n - n % TILE) * n_in + n % TILE * 4;
+        int8_t *to = m->packed + (size_t)(n - n % kernel->tile) * n_in + n % kernel->tile * 4;
         int32_t sum = 0; /* |sum| <= 63 * 8192 */
         for (int k = 0; k < n_in; k++)
             sum += row[k];
         for (int k = 0; k < n_in; k += 4)
-            memcpy(to + k * TILE, row + k, 4);
+            memcpy(to + k * kernel->tile, row + k, 4);
         m->start[n] = sum * (kernel->bias - offset);
     }
     return 0;

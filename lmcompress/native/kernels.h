@@ -9,16 +9,17 @@
 
 #define HEAD 64       /* components of a head */
 #define ROTARY 32     /* leading components that turn with the position */
-#define TILE 16       /* output columns packed together */
+#define TILE 16       /* output columns that a set works on together */
 #define STRIP 32      /* output columns that a product is asked for at least; every matrix has a multiple */
 #define GROUP 64      /* symbols in a group of the cumulated distribution */
 #define MAX_WINDOW 1024
+#define MAX_IN 8192   /* inputs of a matrix */
 #define NORM 32.0     /* a normalized activation of 1.0 */
 
 /* Weights within +-63, of n_in inputs (a multiple of 4) to n_out outputs (a multiple of STRIP). */
 typedef struct {
     int n_out, n_in;
-    int8_t *packed;  /* [n_out / TILE][n_in / 4][TILE][4], 64-byte aligned */
+    int8_t *packed;  /* [n_out / tile][n_in / 4][tile][4], 64-byte aligned; tile is the set's */
     int32_t *start;  /* [n_out]: the accumulators' first values, which undo the offset of the inputs */
     float *scale;    /* [n_out] */
 } Matrix;
@@ -32,6 +33,7 @@ typedef enum {
 typedef struct {
     const char *name;
     int (*supported)(void);
+    int tile; /* columns whose weights are packed together */
     int bias; /* what product() takes from the uint8 inputs before it multiplies; packing allows for it in `start` */
     /* Rows x [n][w->n_in] times the weights of outputs begin..end-1 (multiples of STRIP); out[row] + column is written.
      * Signed inputs come with 128 added. x is readable, though not used, to a number of rows that is a multiple of 16. */

@@ -102,7 +102,7 @@ TILED static void product(const Matrix *w, int begin, int end, const uint8_t *x,
 }
 
 const Kernel lmc_amx = {
-    "amx",             supported, 0, product, lmc_avx512_normalize, lmc_avx512_turn,
+    "amx",             supported, TILE, 0, product, lmc_avx512_normalize, lmc_avx512_turn,
     lmc_avx512_attend, lmc_avx512_cumulate,
 };
 #endif

@@ -246,7 +246,7 @@ WIDE void lmc_avx512_cumulate(const int16_t *logits, int V, const int32_t *exp24
 }
 
 const Kernel lmc_avx512vnni = {
-    "avx512vnni",         lmc_avx512_supported, 0, lmc_avx512_product, lmc_avx512_normalize, lmc_avx512_turn,
+    "avx512vnni",         lmc_avx512_supported, TILE, 0, lmc_avx512_product, lmc_avx512_normalize, lmc_avx512_turn,
     lmc_avx512_attend,    lmc_avx512_cumulate,
 };
 #endif

@@ -186,5 +186,5 @@ WIDE static void cumulate(const int16_t *logits, int V, const int32_t *exp24, ui
     plain_cumulate(logits, V, exp24, base, local);
 }
 
-const Kernel lmc_neon = {"neon", supported, 128, product, normalize, turn, attend, cumulate};
+const Kernel lmc_neon = {"neon", supported, TILE, 128, product, normalize, turn, attend, cumulate};
 #endif

@@ -83,53 +83,92 @@ INLINE void plain_finish(const int32_t *c, const float *scale, Result result, fl
     }
 }
 
+/* Weights as they come, row by row: sums along a row are what compilers turn into vector instructions best. */
 INLINE void plain_product(const Matrix *w, int begin, int end, const uint8_t *x, int n, Result result, float limit,
                           void *const *out)
 {
-    for (int column = begin; column < end; column += TILE)
-        for (int m = 0; m < n; m++) {
-            const int8_t *weight = w->packed + (size_t)column * w->n_in;
-            const uint8_t *input = x + (size_t)m * w->n_in;
+    int16_t wide[MAX_IN];
+    int K = w->n_in;
+    for (int m = 0; m < n; m++, x += K) {
+        for (int k = 0; k < K; k++)
+            wide[k] = x[k];
+        for (int column = begin; column < end; column += TILE) {
             int32_t c[TILE];
-            for (int j = 0; j < TILE; j++)
-                c[j] = w->start[column + j];
-            for (int k = 0; k < w->n_in; k += 4, weight += 4 * TILE)
-                for (int j = 0; j < TILE; j++)
-                    c[j] += input[k] * weight[4 * j] + input[k + 1] * weight[4 * j + 1] +
-                            input[k + 2] * weight[4 * j + 2] + input[k + 3] * weight[4 * j + 3];
+            for (int j = 0; j < TILE; j += 4) {
+                const int8_t *w0 = w->packed + (size_t)(column + j) * K, *w1 = w0 + K, *w2 = w1 + K, *w3 = w2 + K;
+                int32_t c0 = 0, c1 = 0, c2 = 0, c3 = 0;
+                for (int k = 0; k < K; k++) {
+                    c0 += wide[k] * w0[k];
+                    c1 += wide[k] * w1[k];
+                    c2 += wide[k] * w2[k];
+                    c3 += wide[k] * w3[k];
+                }
+                const int32_t *start = w->start + column + j;
+                c[j] = start[0] + c0;
+                c[j + 1] = start[1] + c1;
+                c[j + 2] = start[2] + c2;
+                c[j + 3] = start[3] + c3;
+            }
             plain_finish(c, w->scale + column, result, limit, out[m], column);
         }
+    }
+}
+
+/* HEADS <= 4 heads at once, which share the unpacking of keys and values. */
+INLINE void plain_attend_heads(const int HEADS, const int8_t *q, const uint8_t *keys, const int8_t *values, int seen,
+                               const int32_t *score, float scale, const int32_t *exp14, uint8_t *out)
+{
+    int32_t s[4][MAX_WINDOW], top[4], total[4][HEAD] = {{0}};
+    int16_t e[4][MAX_WINDOW], wide[4][HEAD];
+    float r[4];
+    for (int h = 0; h < HEADS; h++) {
+        top[h] = INT32_MIN;
+        for (int i = 0; i < HEAD; i++)
+            wide[h][i] = q[h * HEAD + i];
+    }
+    for (int slot = 0; slot < seen; slot++) {
+        const uint8_t *key = keys + slot / 16 * (16 * HEAD) + slot % 16 * 4;
+        int16_t k[HEAD]; /* the keys' 128 adds the same to every slot's score, and so changes no difference */
+        for (int i = 0; i < HEAD; i++)
+            k[i] = key[i / 4 * 64 + i % 4];
+        for (int h = 0; h < HEADS; h++) {
+            int32_t c = 0;
+            for (int i = 0; i < HEAD; i++)
+                c += wide[h][i] * k[i];
+            s[h][slot] = c;
+            top[h] = c > top[h] ? c : top[h];
+        }
+    }
+    for (int h = 0; h < HEADS; h++) {
+        int32_t sum = 0; /* at most 1024 * 2^14 */
+        for (int slot = 0; slot < seen; slot++) {
+            int32_t below = (top[h] - s[h][slot]) * score[h] >> 10; /* before the shift at most 2^21 * 511 < 2^31 */
+            e[h][slot] = (int16_t)(exp14[below & 255] >> (below >> 8 < 15 ? below >> 8 : 15));
+            sum += e[h][slot];
+        }
+        r[h] = (float)((double)scale / (double)sum);
+    }
+    for (int slot = 0; slot < seen; slot++) {
+        const int8_t *value = values + slot / 4 * (4 * HEAD) + slot % 4;
+        int16_t v[HEAD];
+        for (int i = 0; i < HEAD; i++)
+            v[i] = value[4 * i];
+        for (int h = 0; h < HEADS; h++)
+            for (int i = 0; i < HEAD; i++)
+                total[h][i] += e[h][slot] * v[i]; /* |total| <= 127 * sum < 2^31 */
+    }
+    for (int h = 0; h < HEADS; h++)
+        for (int i = 0; i < HEAD; i++)
+            out[h * HEAD + i] = (uint8_t)(round_within((float)total[h][i] * r[h], -127, 127) + 128);
 }
 
 INLINE void plain_attend(const int8_t *q, int n_head, const uint8_t *keys, const int8_t *values, int seen,
                          const int32_t *score, float scale, const int32_t *exp14, uint8_t *out)
 {
-    int32_t s[MAX_WINDOW]; /* scores, then weights */
-    for (int h = 0; h < n_head; h++, q += HEAD, out += HEAD) {
-        int32_t top = INT32_MIN, sum = 0; /* sum <= 1024 * 2^14 */
-        for (int slot = 0; slot < seen; slot++) {
-            const uint8_t *key = keys + slot / 16 * (16 * HEAD) + slot % 16 * 4;
-            int32_t c = 0; /* the keys' 128 adds the same to every slot's score, and so changes no difference */
-            for (int i = 0; i < HEAD; i++)
-                c += q[i] * key[i / 4 * 64 + i % 4];
-            s[slot] = c;
-            top = c > top ? c : top;
-        }
-        for (int slot = 0; slot < seen; slot++) {
-            int32_t below = (top - s[slot]) * score[h] >> 10; /* before the shift at most 2^21 * 511 < 2^31 */
-            s[slot] = exp14[below & 255] >> (below >> 8 < 15 ? below >> 8 : 15);
-            sum += s[slot];
-        }
-        int32_t total[HEAD] = {0}; /* |total| <= 127 * sum < 2^31 */
-        for (int slot = 0; slot < seen; slot++) {
-            const int8_t *value = values + slot / 4 * (4 * HEAD) + slot % 4;
-            for (int i = 0; i < HEAD; i++)
-                total[i] += s[slot] * value[4 * i];
-        }
-        float r = (float)((double)scale / (double)sum);
-        for (int i = 0; i < HEAD; i++)
-            out[i] = (uint8_t)(round_within((float)total[i] * r, -127, 127) + 128);
-    }
+    for (; n_head >= 4; n_head -= 4, q += 4 * HEAD, out += 4 * HEAD, score += 4)
+        plain_attend_heads(4, q, keys, values, seen, score, scale, exp14, out);
+    for (; n_head > 0; n_head--, q += HEAD, out += HEAD, score++)
+        plain_attend_heads(1, q, keys, values, seen, score, scale, exp14, out);
 }
 
 INLINE void plain_cumulate(const int16_t *logits, int V, const int32_t *exp24, uint64_t *base, uint32_t *local)
