@@ -123,12 +123,12 @@ def _levels(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command("lmcompress", cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("files", nargs=-1)
+@click.argument("files", nargs=-1, type=click.Path())
 @click.option("-d", "--decompress", "--uncompress", is_flag=True)
 @click.option("-t", "--test", is_flag=True)
 @click.option("-l", "--list", is_flag=True)
 @click.option("-c", "--stdout", "--to-stdout", is_flag=True)
-@click.option("-o", "--output")
+@click.option("-o", "--output", type=click.Path())
 @click.option("-f", "--force", is_flag=True)
 @click.option("-k", "--keep", is_flag=True)
 @click.option("--rm", "remove", is_flag=True)
@@ -138,9 +138,9 @@ def _levels(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--json", is_flag=True)
 @click.option("-r", "--recursive", is_flag=True)
 @click.option("--exclude-compressed", is_flag=True)
-@click.option("--filelist")
-@click.option("--output-dir-flat")
-@click.option("--output-dir-mirror")
+@click.option("--filelist", type=click.Path())
+@click.option("--output-dir-flat", type=click.Path())
+@click.option("--output-dir-mirror", type=click.Path())
 @_levels
 @click.option("--model")
 @click.option("-T", "--threads", type=click.IntRange(0), envvar="LMC_THREADS", default=0)
@@ -514,7 +514,7 @@ def train(arguments: tuple[str, ...]) -> None:
         training = importlib.import_module("lmcompress.training.cli")
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error}; training needs pip install 'lmcompress[train]'") from None
-    training.train(list(arguments))
+    training.train.main(list(arguments), prog_name="lmcompress train", standalone_mode=False)
 
 
 @click.command("models")
