@@ -5,6 +5,7 @@ Knows: matplotlib, rows. Does not know: where rows and pictures are kept.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -14,6 +15,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
+from matplotlib.transforms import Bbox
 
 from benchmarks import report
 from benchmarks.results import Row
@@ -72,65 +74,80 @@ def is_ours(name: str) -> bool:
     return name.startswith("lmcompress")
 
 
-def put_labels(ax: Axes, points: list[tuple[float, float, str]]) -> None:
-    """A name beside each point, where it covers no other name and no point."""
+@dataclass(frozen=True)
+class Label:
+    """What stands beside a point."""
+
+    x: float
+    y: float
+    text: str
+    color: str
+
+
+def put_labels(ax: Axes, labels: list[Label], marks: list[tuple[float, float]]) -> None:
+    """Each label where it is within the axes and covers neither a label nor a mark, if there is such a place near it."""
     renderer = ax.figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    taken = []
-    for x, y, _ in points:
-        px, py = ax.transData.transform((x, y))
-        taken.append((px - 6, py - 6, px + 6, py + 6))
-    for x, y, name in points:
-        color = OURS if is_ours(name) else THEIRS
+    frame = ax.get_window_extent(renderer)
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in ax.transData.transform(marks)]
+    for label in sorted(labels, key=lambda label: -len(label.text)):
         for dx, dy in PLACES:
             text = ax.annotate(
-                name, (x, y), (dx, dy), textcoords="offset points", color=color, fontsize=8, va="center",
-                ha="left" if dx > 0 else "right" if dx < 0 else "center",
+                label.text, (label.x, label.y), (dx, dy), textcoords="offset points", color=label.color, fontsize=8,
+                va="center", ha="left" if dx > 0 else "right" if dx < 0 else "center",
             )  # fmt: skip
             box = text.get_window_extent(renderer)
-            if not any(
-                box.x0 < right and box.x1 > left and box.y0 < top and box.y1 > bottom
-                for left, bottom, right, top in taken
-            ):
+            free = frame.x0 < box.x0 and box.x1 < frame.x1 and not any(box.overlaps(other) for other in taken)
+            if free or (dx, dy) == PLACES[-1]:
+                taken.append(box)
                 break
-            if (dx, dy) != PLACES[-1]:
-                text.remove()
-        taken.append((box.x0, box.y0, box.x1, box.y1))
+            text.remove()
 
 
 def front(groups: Groups) -> Figure:
     """Bits per byte against MB/s, both ways; hollow marks count the model or dictionary as part of what is coded."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 5.2), sharey=True)
-    plain = FuncFormatter(lambda value, _: f"{value:g}")
     for ax, direction in zip(axes, ("encode", "decode"), strict=True):
-        points, ours = [], []
+        labels, marks = [], []
+        lines: dict[str, list[tuple[float, float, float, str]]] = {}  # ours, by threads
         for name, rows in groups.items():
-            rate, size = report.best_speed(rows, direction), report.bpb(rows)
+            rate, size, with_model = report.best_speed(rows, direction), report.bpb(rows), report.bpb(rows, model=True)
             if rate is None:
                 continue
-            color = OURS if is_ours(name) else THEIRS
-            points.append((rate, size, name))
+            marks += [(rate, size), (rate, with_model)]
             if is_ours(name):
-                ours.append((name, rate, size))
-            ax.plot(rate, size, "o", color=color, markersize=5)
-            if rows[0].model_bytes:
-                with_model = report.bpb(rows, model=True)
-                ax.plot([rate, rate], [size, with_model], "-", color=color, linewidth=0.8, alpha=0.5)
-                ax.plot(rate, with_model, "o", color=color, markersize=5, markerfacecolor="white")
-        for threads in {name.partition(" ")[2] for name, _, _ in ours}:
-            line = sorted(point for point in ours if point[0].partition(" ")[2] == threads)
-            ax.plot([x for _, x, _ in line], [y for _, _, y in line], "-", color=OURS, linewidth=1, alpha=0.6)
+                level, _, threads = name.partition(" ")
+                lines.setdefault(threads, []).append((rate, size, with_model, level))
+                continue
+            labels.append(Label(rate, size, name, THEIRS))
+            if with_model > size:
+                ax.plot([rate, rate], [size, with_model], "-", color=THEIRS, linewidth=0.8, alpha=0.5)
+                ax.plot(rate, with_model, "o", color=THEIRS, markersize=5, markerfacecolor="white")
+            ax.plot(rate, size, "o", color=THEIRS, markersize=5)
+        for threads, line in lines.items():
+            line.sort(key=lambda point: point[3])
+            rates, sizes, with_models, names = zip(*line, strict=True)
+            hollow = [(rate, y) for rate, size, y in zip(rates, sizes, with_models, strict=True) if y > size]
+            if hollow:
+                ax.plot(
+                    *zip(*hollow, strict=True), "o--", color=OURS, markersize=4, linewidth=0.8, markerfacecolor="white"
+                )
+            ax.plot(rates, sizes, "o-", color=OURS, markersize=9, markeredgecolor="white", linewidth=1.2)
+            for rate, size, name in zip(rates, sizes, names, strict=True):  # the level, in the point
+                level = name.removeprefix("lmcompress-")[:1]
+                ax.annotate(level, (rate, size), color="white", fontsize=6, ha="center", va="center_baseline")
+            labels.append(Label(rates[0], sizes[0], f"lmcompress {threads}".strip(), OURS))
         ax.set_xscale("log")
-        ax.xaxis.set_major_formatter(plain)
-        ax.margins(x=0.16)
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.margins(x=0.1)
         ax.set_xlabel(f"{direction} MB/s")
         ax.grid(alpha=0.25, which="major")
         figure.canvas.draw()
-        put_labels(ax, points)
+        put_labels(ax, labels, marks)
     axes[0].set_ylabel("bits per byte (lower is better)")
     rows = next(iter(groups.values()), [])
+    total = sum(row.bytes for row in rows) / 1e6
     figure.suptitle(
-        f"{len(rows)} files, {sum(row.bytes for row in rows) / 1e6:.1f} MB. Hollow: with the model or dictionary counted",
-        y=0.98,
+        f"{len(rows)} files, {total:.1f} MB; hollow: the model or dictionary counted; numbers: levels", y=0.98
     )
     figure.tight_layout()
     return figure
@@ -141,7 +158,7 @@ def kinds(groups: Groups) -> Figure | None:
     names = [name for name in (*IN_BARS, "lmcompress-1", "lmcompress-5", "lmcompress-9") if name in groups]
     if not names:
         return None
-    every = sorted({row.kind for name in names for row in groups[name]})
+    every = sorted({row.kind for name in names for row in groups[name]}, key=str.lower)
     figure, ax = plt.subplots(figsize=(10, 4.6))
     width = 0.84 / len(names)
     theirs = [name for name in names if not is_ours(name)]
