@@ -236,10 +236,13 @@ void lmc_state_free(State *state)
 /* Key and value of one position of a lane, into their ring. The unturned part of a key is that of the position before. */
 static void remember(const int8_t *key, const int16_t *value, int slot, uint8_t *keys, int8_t *values, int8_t *still)
 {
-    uint8_t *to = keys + slot / 16 * (16 * HEAD) + slot % 16 * 4;
-    for (int i = 0; i < HEAD; i += 4, to += 64)
-        for (int j = 0; j < 4; j++)
-            to[j] = (uint8_t)((i < ROTARY ? key[i + j] : still[i + j - ROTARY]) + 128);
+    uint8_t whole[HEAD], *to = keys + slot / 16 * (16 * HEAD) + slot % 16 * 4;
+    for (int i = 0; i < ROTARY; i++) {
+        whole[i] = (uint8_t)(key[i] + 128);
+        whole[i + ROTARY] = (uint8_t)(still[i] + 128);
+    }
+    for (int i = 0; i < HEAD; i += 4)
+        memcpy(to + i * 16, whole + i, 4);
     memcpy(still, key + ROTARY, HEAD - ROTARY);
     values += slot / 4 * (4 * HEAD) + slot % 4;
     for (int i = 0; i < HEAD; i++)

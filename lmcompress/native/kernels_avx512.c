@@ -114,6 +114,34 @@ WIDE void lmc_avx512_turn(const int16_t *t, int n, const int16_t *cosine, const 
     }
 }
 
+/* exp14 as 16-bit lanes of 8 registers. */
+typedef struct {
+    __m512i part[8];
+} Table;
+
+INLINE WIDE Table load_table(const int32_t *exp14)
+{
+    Table table;
+    for (int i = 0; i < 8; i++)
+        table.part[i] = _mm512_inserti64x4(
+            _mm512_castsi256_si512(_mm512_cvtepi32_epi16(_mm512_loadu_si512(exp14 + 32 * i))),
+            _mm512_cvtepi32_epi16(_mm512_loadu_si512(exp14 + 32 * i + 16)), 1);
+    return table;
+}
+
+/* exp14[b & 255] >> (b >> 8) for b in 0..2^15 - 1; nothing is left after shifts of 15 and more. */
+INLINE WIDE __m512i exp14_of(const Table *table, __m512i b)
+{
+    const __m512i *t = table->part;
+    __mmask32 bit6 = _mm512_test_epi16_mask(b, _mm512_set1_epi16(64));
+    __mmask32 bit7 = _mm512_test_epi16_mask(b, _mm512_set1_epi16(128));
+    __m512i low = _mm512_mask_mov_epi16(_mm512_permutex2var_epi16(t[0], b, t[1]), bit6,
+                                        _mm512_permutex2var_epi16(t[2], b, t[3]));
+    __m512i high = _mm512_mask_mov_epi16(_mm512_permutex2var_epi16(t[4], b, t[5]), bit6,
+                                         _mm512_permutex2var_epi16(t[6], b, t[7]));
+    return _mm512_srlv_epi16(_mm512_mask_mov_epi16(low, bit7, high), _mm512_srli_epi16(b, 8));
+}
+
 /* HEADS <= 4 heads at once. A weight of at most 2^14 goes into the products as two bytes of 7 bits each and the top one. */
 INLINE WIDE void attend_heads(const int HEADS, const int8_t *q, const uint8_t *keys, const int8_t *values, int seen,
                               const int32_t *score, float scale, const int32_t *exp14, uint8_t *out)
@@ -124,6 +152,8 @@ INLINE WIDE void attend_heads(const int HEADS, const int8_t *q, const uint8_t *k
     __m512 r[4];
     int end = (seen + 15) / 16 * 16;
     __mmask16 last = (__mmask16)(0xFFFF >> (end - seen));
+    __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    Table table = load_table(exp14);
 #pragma GCC unroll 4
     for (int h = 0; h < HEADS; h++)
         top[h] = _mm512_set1_epi32(INT32_MIN);
@@ -150,16 +180,27 @@ INLINE WIDE void attend_heads(const int HEADS, const int8_t *q, const uint8_t *k
 #pragma GCC unroll 4
     for (int h = 0; h < HEADS; h++) {
         __m512i t = _mm512_set1_epi32(_mm512_reduce_max_epi32(top[h])), sum = _mm512_setzero_si512();
-        for (int slot = 0; slot < end; slot += 16) {
-            __mmask16 there = slot + 16 > seen ? last : 0xFFFF;
-            __m512i below = _mm512_sub_epi32(t, _mm512_loadu_si512(s[h] + slot));
-            below = _mm512_srai_epi32(_mm512_mullo_epi32(below, _mm512_set1_epi32(score[h])), 10);
-            __m512i e = _mm512_i32gather_epi32(_mm512_and_si512(below, _mm512_set1_epi32(255)), exp14, 4);
-            e = _mm512_maskz_srlv_epi32(there, e, _mm512_srai_epi32(below, 8)); /* nothing is left after 15 or more */
-            sum = _mm512_add_epi32(sum, e);
-            _mm_storeu_si128((__m128i *)(high[h] + slot), _mm512_cvtepi32_epi8(_mm512_srli_epi32(e, 7)));
-            _mm_storeu_si128((__m128i *)(low[h] + slot),
-                             _mm512_cvtepi32_epi8(_mm512_and_si512(e, _mm512_set1_epi32(127))));
+        for (int slot = 0; slot < end; slot += 64) {
+            __m512i b[4];
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; j++) {
+                b[j] = _mm512_set1_epi32(INT16_MAX); /* no weight is left of that */
+                if (slot + 16 * j < end) {
+                    __mmask16 there = slot + 16 * j + 16 > seen ? last : 0xFFFF;
+                    __m512i below = _mm512_sub_epi32(t, _mm512_loadu_si512(s[h] + slot + 16 * j));
+                    below = _mm512_mullo_epi32(below, _mm512_set1_epi32(score[h]));
+                    b[j] = _mm512_mask_srai_epi32(b[j], there, below, 10);
+                }
+            }
+            /* packs works in quarters: four slots of each b[j] in turn, until the dwords are put in order */
+            __m512i e0 = exp14_of(&table, _mm512_packs_epi32(b[0], b[1]));
+            __m512i e1 = exp14_of(&table, _mm512_packs_epi32(b[2], b[3]));
+            __m512i ones = _mm512_set1_epi16(1), seven = _mm512_set1_epi16(127);
+            sum = _mm512_add_epi32(sum, _mm512_add_epi32(_mm512_madd_epi16(e0, ones), _mm512_madd_epi16(e1, ones)));
+            __m512i e_high = _mm512_packus_epi16(_mm512_srli_epi16(e0, 7), _mm512_srli_epi16(e1, 7));
+            __m512i e_low = _mm512_packus_epi16(_mm512_and_si512(e0, seven), _mm512_and_si512(e1, seven));
+            _mm512_storeu_si512(high[h] + slot, _mm512_permutexvar_epi32(order, e_high));
+            _mm512_storeu_si512(low[h] + slot, _mm512_permutexvar_epi32(order, e_low));
         }
         r[h] = _mm512_set1_ps((float)((double)scale / (double)_mm512_reduce_add_epi32(sum)));
     }
