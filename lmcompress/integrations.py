@@ -32,7 +32,7 @@ def register() -> None:
         register_compressor(".lmc", _open)
 
 
-def _open(file: Any, mode: str = "rb", **options: Any) -> LMFile:
+def _open(file: Any, mode: str = "rb", **options: Any) -> Any:
     return LMFile(file, mode[0], **options)
 
 
