@@ -7,6 +7,8 @@ in native/, engine.c and kernels*.c), tokenizers, probabilities' use.
 from __future__ import annotations
 
 import os
+import weakref
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,35 @@ from lmcompress.modelfile import Model
 KERNEL_VARIABLE = "LMC_KERNEL"  # an instruction set's name, for tests and measurements; by default the best there is
 MAX_THREADS = 64
 _LAYER = ("qkv", "qkv_scale", "score", "attn_scale", "o", "o_scale", "up", "up_scale", "down", "down_scale")
+
+
+class _Memory:
+    """Arrays in memory that goes round: what the system takes to hand out fresh pages is a sixth of a step's time."""
+
+    KEPT = 4  # blocks that wait to be used again, at most
+
+    def __init__(self) -> None:
+        self._free: list[bytearray] = []
+
+    def empty(self, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+        """An array of any content, whose memory is free again when it and its views are gone."""
+        count = prod(shape)
+        size = count * np.dtype(dtype).itemsize
+        if size == 0:
+            return np.empty(shape, dtype)
+        try:
+            block = self._free.pop()
+        except IndexError:
+            block = bytearray()
+        if len(block) < size:
+            block = bytearray(size)
+        array = np.frombuffer(block, dtype, count)  # views of it hold it, not the block
+        weakref.finalize(array, self._give_back, block).atexit = False
+        return array.reshape(shape)
+
+    def _give_back(self, block: bytearray) -> None:
+        if len(self._free) < self.KEPT:
+            self._free.append(block)
 
 
 class Engine:
@@ -48,6 +79,7 @@ class Engine:
         arrays = [np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("=")) for a in arrays]
         threads = max(1, min(threads, MAX_THREADS))
         self.model = model
+        self._logits, self._base, self._local = _Memory(), _Memory(), _Memory()
         self._engine = _native.engine(kernel, threads, shape, tables, arrays)
         self.name = f"native ({_native.engine_kernel(self._engine)}, {threads} thread{'s' * (threads > 1)})"
 
@@ -63,7 +95,7 @@ class Engine:
     def run(self, state: Any, tokens: np.ndarray) -> np.ndarray:
         """Logits int16 [n, T, V] of T steps; tokens [n, T]."""
         ids = np.ascontiguousarray(tokens, np.int32)
-        logits = np.empty((*ids.shape, self.model.config.vocab_size), np.int16)
+        logits = self._logits.empty((*ids.shape, self.model.config.vocab_size), np.int16)
         _native.engine_run(self._engine, state, ids, *ids.shape, logits)
         return logits
 
@@ -71,7 +103,7 @@ class Engine:
         """As reference.Engine.cumulate: base uint64 [..., ceil(V / 64)], local uint32 [..., V] of int16 [..., V]."""
         logits = np.ascontiguousarray(logits, np.int16)
         rows, V = logits.shape[:-1], self.model.config.vocab_size
-        base = np.empty((*rows, -(-V // reference.GROUP)), np.uint64)
-        local = np.empty(logits.shape, np.uint32)
-        _native.engine_cumulate(self._engine, logits, int(np.prod(rows)), base, local)
+        base = self._base.empty((*rows, -(-V // reference.GROUP)), np.uint64)
+        local = self._local.empty(logits.shape, np.uint32)
+        _native.engine_cumulate(self._engine, logits, prod(rows), base, local)
         return base, local

@@ -142,29 +142,16 @@ INLINE WIDE __m512i exp14_of(const Table *table, __m512i b)
     return _mm512_srlv_epi16(_mm512_mask_mov_epi16(low, bit7, high), _mm512_srli_epi16(b, 8));
 }
 
-/* HEADS <= 4 heads at once. A weight of at most 2^14 goes into the products as two bytes of 7 bits each and the top one. */
-INLINE WIDE void attend_heads(const int HEADS, const int8_t *q, const uint8_t *keys, const int8_t *values, int seen,
-                              const int32_t *score, float scale, const int32_t *exp14, uint8_t *out)
+/* Scores of the first `end` slots (a multiple of 16) for HEADS <= 4 queries: s[head][slot]. */
+INLINE WIDE void score_slots(const int HEADS, const int8_t *q, const uint8_t *keys, int end, int32_t (*s)[MAX_WINDOW])
 {
-    int32_t s[4][MAX_WINDOW];
-    uint8_t high[4][MAX_WINDOW], low[4][MAX_WINDOW];
-    __m512i top[4];
-    __m512 r[4];
-    int end = (seen + 15) / 16 * 16;
-    __mmask16 last = (__mmask16)(0xFFFF >> (end - seen));
-    __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    Table table = load_table(exp14);
-#pragma GCC unroll 4
-    for (int h = 0; h < HEADS; h++)
-        top[h] = _mm512_set1_epi32(INT32_MIN);
     for (int slot = 0; slot < end; slot += 16) {
         const uint8_t *key = keys + slot * HEAD;
-        __mmask16 there = slot + 16 > seen ? last : 0xFFFF;
         __m512i c[4];
 #pragma GCC unroll 4
         for (int h = 0; h < HEADS; h++)
             c[h] = _mm512_setzero_si512();
-#pragma GCC unroll 4
+#pragma GCC unroll 16
         for (int i = 0; i < HEAD; i += 4) {
             __m512i k = _mm512_loadu_si512(key + i * 16);
 #pragma GCC unroll 4
@@ -172,83 +159,93 @@ INLINE WIDE void attend_heads(const int HEADS, const int8_t *q, const uint8_t *k
                 c[h] = _mm512_dpbusd_epi32(c[h], k, broadcast4(q + h * HEAD + i));
         }
 #pragma GCC unroll 4
-        for (int h = 0; h < HEADS; h++) {
+        for (int h = 0; h < HEADS; h++)
             _mm512_storeu_si512(s[h] + slot, c[h]);
-            top[h] = _mm512_mask_max_epi32(top[h], there, top[h], c[h]);
-        }
-    }
-#pragma GCC unroll 4
-    for (int h = 0; h < HEADS; h++) {
-        __m512i t = _mm512_set1_epi32(_mm512_reduce_max_epi32(top[h])), sum = _mm512_setzero_si512();
-        for (int slot = 0; slot < end; slot += 64) {
-            __m512i b[4];
-#pragma GCC unroll 4
-            for (int j = 0; j < 4; j++) {
-                b[j] = _mm512_set1_epi32(INT16_MAX); /* no weight is left of that */
-                if (slot + 16 * j < end) {
-                    __mmask16 there = slot + 16 * j + 16 > seen ? last : 0xFFFF;
-                    __m512i below = _mm512_sub_epi32(t, _mm512_loadu_si512(s[h] + slot + 16 * j));
-                    below = _mm512_mullo_epi32(below, _mm512_set1_epi32(score[h]));
-                    b[j] = _mm512_mask_srai_epi32(b[j], there, below, 10);
-                }
-            }
-            /* packs works in quarters: four slots of each b[j] in turn, until the dwords are put in order */
-            __m512i e0 = exp14_of(&table, _mm512_packs_epi32(b[0], b[1]));
-            __m512i e1 = exp14_of(&table, _mm512_packs_epi32(b[2], b[3]));
-            __m512i ones = _mm512_set1_epi16(1), seven = _mm512_set1_epi16(127);
-            sum = _mm512_add_epi32(sum, _mm512_add_epi32(_mm512_madd_epi16(e0, ones), _mm512_madd_epi16(e1, ones)));
-            __m512i e_high = _mm512_packus_epi16(_mm512_srli_epi16(e0, 7), _mm512_srli_epi16(e1, 7));
-            __m512i e_low = _mm512_packus_epi16(_mm512_and_si512(e0, seven), _mm512_and_si512(e1, seven));
-            _mm512_storeu_si512(high[h] + slot, _mm512_permutexvar_epi32(order, e_high));
-            _mm512_storeu_si512(low[h] + slot, _mm512_permutexvar_epi32(order, e_low));
-        }
-        r[h] = _mm512_set1_ps((float)((double)scale / (double)_mm512_reduce_add_epi32(sum)));
-    }
-#pragma GCC unroll 4
-    for (int h = 0; h < HEADS; h += 2) {
-        const int PAIR = HEADS - h < 2 ? 1 : 2;
-        __m512i c[2][2][4];
-        for (int p = 0; p < 2; p++)
-            for (int j = 0; j < 4; j++)
-                c[p][0][j] = c[p][1][j] = _mm512_setzero_si512();
-        for (int slot = 0; slot < end; slot += 4) {
-            __m512i v[4];
-#pragma GCC unroll 4
-            for (int j = 0; j < 4; j++)
-                v[j] = _mm512_loadu_si512(values + slot * HEAD + j * 64);
-#pragma GCC unroll 2
-            for (int p = 0; p < PAIR; p++) {
-                __m512i a = broadcast4(high[h + p] + slot), b = broadcast4(low[h + p] + slot);
-#pragma GCC unroll 4
-                for (int j = 0; j < 4; j++) {
-                    c[p][0][j] = _mm512_dpbusd_epi32(c[p][0][j], a, v[j]);
-                    c[p][1][j] = _mm512_dpbusd_epi32(c[p][1][j], b, v[j]);
-                }
-            }
-        }
-#pragma GCC unroll 2
-        for (int p = 0; p < PAIR; p++)
-#pragma GCC unroll 4
-            for (int j = 0; j < 4; j++) {
-                __m512i total = _mm512_add_epi32(_mm512_slli_epi32(c[p][0][j], 7), c[p][1][j]);
-                _mm_storeu_si128((__m128i *)(out + (h + p) * HEAD + 16 * j),
-                                 _mm_xor_si128(to_bytes(total, r[h + p]), _mm_set1_epi8(-128)));
-            }
     }
 }
 
-WIDE void lmc_avx512_attend(const int8_t *q, int n_head, const uint8_t *keys, const int8_t *values, int seen,
-                        const int32_t *score, float scale, const int32_t *exp14, uint8_t *out)
+/* Weights of `seen` slots from their scores s, 0 for those to the next 64; their sum. A weight of at most 2^14 is
+ * 128 * high + low, so that two bytes take it into the products. */
+WIDE static int32_t weigh(const int32_t *s, int seen, int32_t score, const int32_t *exp14, uint8_t *high, uint8_t *low)
 {
-    int h = 0;
-    for (; h + 4 <= n_head; h += 4)
-        attend_heads(4, q + h * HEAD, keys, values, seen, score + h, scale, exp14, out + h * HEAD);
-    if (n_head - h >= 2) {
-        attend_heads(2, q + h * HEAD, keys, values, seen, score + h, scale, exp14, out + h * HEAD);
-        h += 2;
+    int end = (seen + 15) / 16 * 16;
+    __mmask16 last = (__mmask16)(0xFFFF >> (end - seen));
+    Table table = load_table(exp14);
+    __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m512i ones = _mm512_set1_epi16(1), seven = _mm512_set1_epi16(127), sum = _mm512_setzero_si512();
+    __m512i top = _mm512_maskz_loadu_epi32(last, s + end - 16);
+    top = _mm512_mask_mov_epi32(_mm512_set1_epi32(INT32_MIN), last, top);
+    for (int slot = 0; slot < end - 16; slot += 16)
+        top = _mm512_max_epi32(top, _mm512_loadu_si512(s + slot));
+    top = _mm512_set1_epi32(_mm512_reduce_max_epi32(top));
+    for (int slot = 0; slot < end; slot += 64) {
+        __m512i b[4];
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++) {
+            b[j] = _mm512_set1_epi32(INT16_MAX); /* no weight is left of that */
+            if (slot + 16 * j < end) {
+                __mmask16 there = slot + 16 * j + 16 > seen ? last : 0xFFFF;
+                __m512i below = _mm512_sub_epi32(top, _mm512_loadu_si512(s + slot + 16 * j));
+                below = _mm512_mullo_epi32(below, _mm512_set1_epi32(score));
+                b[j] = _mm512_mask_srai_epi32(b[j], there, below, 10);
+            }
+        }
+        /* packs works in quarters: four slots of each b[j] in turn, until the dwords are put in order */
+        __m512i e0 = exp14_of(&table, _mm512_packs_epi32(b[0], b[1]));
+        __m512i e1 = exp14_of(&table, _mm512_packs_epi32(b[2], b[3]));
+        sum = _mm512_add_epi32(sum, _mm512_add_epi32(_mm512_madd_epi16(e0, ones), _mm512_madd_epi16(e1, ones)));
+        __m512i e_high = _mm512_packus_epi16(_mm512_srli_epi16(e0, 7), _mm512_srli_epi16(e1, 7));
+        __m512i e_low = _mm512_packus_epi16(_mm512_and_si512(e0, seven), _mm512_and_si512(e1, seven));
+        _mm512_storeu_si512(high + slot, _mm512_permutexvar_epi32(order, e_high));
+        _mm512_storeu_si512(low + slot, _mm512_permutexvar_epi32(order, e_low));
     }
-    if (n_head - h >= 1)
-        attend_heads(1, q + h * HEAD, keys, values, seen, score + h, scale, exp14, out + h * HEAD);
+    return _mm512_reduce_add_epi32(sum);
+}
+
+/* The weighted values of one head, times r. */
+WIDE static void mix(const uint8_t *high, const uint8_t *low, const int8_t *values, int end, float r, uint8_t *out)
+{
+    __m512i h0 = _mm512_setzero_si512(), h1 = h0, h2 = h0, h3 = h0, l0 = h0, l1 = h0, l2 = h0, l3 = h0;
+    for (int slot = 0; slot < end; slot += 4, values += 4 * HEAD) {
+        __m512i a = broadcast4(high + slot), b = broadcast4(low + slot);
+        __m512i v0 = _mm512_loadu_si512(values), v1 = _mm512_loadu_si512(values + 64);
+        __m512i v2 = _mm512_loadu_si512(values + 128), v3 = _mm512_loadu_si512(values + 192);
+        h0 = _mm512_dpbusd_epi32(h0, a, v0);
+        h1 = _mm512_dpbusd_epi32(h1, a, v1);
+        h2 = _mm512_dpbusd_epi32(h2, a, v2);
+        h3 = _mm512_dpbusd_epi32(h3, a, v3);
+        l0 = _mm512_dpbusd_epi32(l0, b, v0);
+        l1 = _mm512_dpbusd_epi32(l1, b, v1);
+        l2 = _mm512_dpbusd_epi32(l2, b, v2);
+        l3 = _mm512_dpbusd_epi32(l3, b, v3);
+    }
+    __m512i c[4] = {_mm512_add_epi32(_mm512_slli_epi32(h0, 7), l0), _mm512_add_epi32(_mm512_slli_epi32(h1, 7), l1),
+                    _mm512_add_epi32(_mm512_slli_epi32(h2, 7), l2), _mm512_add_epi32(_mm512_slli_epi32(h3, 7), l3)};
+    for (int j = 0; j < 4; j++)
+        _mm_storeu_si128((__m128i *)(out + 16 * j),
+                         _mm_xor_si128(to_bytes(c[j], _mm512_set1_ps(r)), _mm_set1_epi8(-128)));
+}
+
+WIDE void lmc_avx512_attend(const int8_t *q, int n_head, const uint8_t *keys, const int8_t *values, int seen,
+                            const int32_t *score, float scale, const int32_t *exp14, uint8_t *out)
+{
+    int32_t s[4][MAX_WINDOW];
+    uint8_t high[MAX_WINDOW], low[MAX_WINDOW];
+    int end = (seen + 15) / 16 * 16;
+    for (int h = 0; h < n_head; h++) {
+        if (h % 4 == 0) {
+            if (n_head - h >= 4)
+                score_slots(4, q + h * HEAD, keys, end, s);
+            else if (n_head - h == 3)
+                score_slots(3, q + h * HEAD, keys, end, s);
+            else if (n_head - h == 2)
+                score_slots(2, q + h * HEAD, keys, end, s);
+            else
+                score_slots(1, q + h * HEAD, keys, end, s);
+        }
+        int32_t sum = weigh(s[h % 4], seen, score[h], exp14, high, low);
+        mix(high, low, values, end, (float)((double)scale / (double)sum), out + h * HEAD);
+    }
 }
 
 /* Inclusive sums along 16 lanes. */
