@@ -34,6 +34,12 @@ kept in `benchmarks/results` (the latest of each). The samples in `corpora/sampl
 - **speed** is in MB/s (10^6 bytes of original per second). In process: the call of the library, without start-up. Command: the
   whole program from start to end. Median of up to three runs; one thread unless said otherwise.
 - **memory** is the peak of the process that encodes or decodes, interpreter and data included.
+- **load** is how many processes wanted to run while it was measured: where it is above the number of cores, others had a share of
+  them, and speeds are lower than the machine's.
+
+Rivals that are commands: `apt-get install 7zip zpaq bzip3 lrzip brotli zstd lz4 xz-utils`; cmix and paq8px from their
+repositories (benchmarks/codecs.py says where). `python -m benchmarks codecs` tells what is found. The inner loops have their own
+measurements: `python -m benchmarks kernels` (matrix kernels and range coder), `python benchmarks/engine_speed.py`.
 
 <!-- table machine -->
 <!-- end -->
