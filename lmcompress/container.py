@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from lmcompress.bits import CRC_SIZE, Buffer, Reader, Writer, crc32
-from lmcompress.errors import CorruptError, TruncatedError, UnsupportedError
+from lmcompress.errors import CorruptError, LimitError, TruncatedError, UnsupportedError
 
 VERSION = 1
 MAGIC = b"\x8dLMC\r\n\x1a"  # no text begins so: invalid in ASCII and UTF-8, and CR LF and ^Z show a mangled transfer
@@ -228,9 +228,12 @@ def parse_record_header(reader: Reader, block_log: int) -> tuple[int, Block]:
     return kind, Block(kind, raw_size, coded_size, raw_crc, coded_crc)
 
 
-def parse_record(reader: Reader, block_log: int) -> Block | Skippable:
-    """The whole record at the reader's place, its payload checked. Raises TruncatedError while there is too little."""
+def parse_record(reader: Reader, block_log: int, memory: int | None = None) -> Block | Skippable:
+    """The whole record at the reader's place, its payload checked. Raises TruncatedError while there is too little,
+    LimitError as soon as it is clear that content and payload together have more than `memory` bytes."""
     kind, block = parse_record_header(reader, block_log)
+    if memory is not None and block.raw_size + block.coded_size > memory:
+        raise LimitError(f"a block of {block.raw_size} bytes needs more than the {memory} bytes of memory allowed")
     block = Block(kind, block.raw_size, block.coded_size, block.raw_crc, block.coded_crc, reader.take(block.coded_size))
     block.check()
     return block if kind <= LAST_METHOD else Skippable(kind, block.payload)
@@ -288,9 +291,11 @@ class MemberWriter:
 
 
 class MemberParser:
-    """Reads one member from bytes in pieces of any size; holds no more than one record and the index."""
+    """Reads one member from bytes in pieces of any size; holds no more than one record and the index. `memory`: bytes
+    that a block's content and payload may have together."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: int | None = None) -> None:
+        self._memory = memory
         self.header: Header | None = None
         self.finished = False
         self._buffer = bytearray()
@@ -318,7 +323,7 @@ class MemberParser:
             elif self._buffer.startswith(SYNC + bytes([FOOTER])):
                 result = self._footer(reader)
             else:
-                result = parse_record(reader, self.header.block_log)
+                result = parse_record(reader, self.header.block_log, self._memory)
                 self._index.add(reader.offset, result.raw_size if isinstance(result, Block) else 0)
         except TruncatedError:
             return None
@@ -447,11 +452,13 @@ class Found:
 
 
 def scan(file: BinaryIO) -> Iterator[Found]:
-    """Everything in a seekable file that its own checksums vouch for, in order, without trusting any index."""
+    """Everything in a seekable file that its own checksums vouch for, in order, without trusting any index. A file
+    that pretends to be full of damaged records is searched less thoroughly, in time proportional to its size."""
     end = file.seek(0, 2)
-    offset = 0
+    offset, patience = 0, 16 * end + MAX_FOOTER  # bytes that may be looked at in vain
     while offset < end:
-        found = _probe(file, offset, end)
+        found, wasted = _probe(file, offset, end, thorough=patience > 0)
+        patience -= wasted
         if found is None:
             offset = _next_mark(file, offset + 1, end)
         else:
@@ -461,55 +468,58 @@ def scan(file: BinaryIO) -> Iterator[Found]:
 
 def _next_mark(file: BinaryIO, offset: int, end: int) -> int:
     """The next place from `offset` on where a header or a record may begin."""
+    step = 1 << 10
     while offset < end:
         file.seek(offset)
-        window = file.read(_SCAN_STEP + len(MAGIC))
+        window = file.read(step + len(MAGIC))
         hits = [i for i in (window.find(SYNC), window.find(MAGIC)) if i >= 0]
         if hits:
             return offset + min(hits)
-        offset += _SCAN_STEP
+        offset += step
+        step = min(4 * step, _SCAN_STEP)
     return end
 
 
-def _probe(file: BinaryIO, offset: int, end: int) -> Found | None:
-    """What begins at `offset`, if anything sound does."""
+def _probe(file: BinaryIO, offset: int, end: int, thorough: bool) -> tuple[Found | None, int]:
+    """What begins at `offset`, if anything sound does, and how many bytes were read in vain."""
     file.seek(offset)
     reader = Reader(file.read(len(MAGIC) + 2 + 255 + CRC_SIZE))
     try:
         if reader.data[: len(MAGIC)] == MAGIC:
             header = Header.parse(reader)
-            return Found(offset, reader.offset, header)
+            return Found(offset, reader.offset, header), 0
         if reader.data[: len(SYNC) + 1] == SYNC + bytes([FOOTER]):
-            return _probe_footer(file, offset, end)
+            return _probe_footer(file, offset, end) if thorough else (None, 0)
         _, block = parse_record_header(reader, MAX_BLOCK_LOG)
     except (CorruptError, UnsupportedError):
-        return None
+        return None, 0
     size = reader.offset + block.coded_size
-    file.seek(offset)
-    try:
-        return Found(offset, size, parse_record(Reader(file.read(size)), MAX_BLOCK_LOG))
-    except CorruptError:
-        file.seek(offset + size)
-        if file.read(len(SYNC)) == SYNC:
-            return Found(offset, size, block, damaged=True)
-        # bytes are missing inside, or too many: what follows is searched for from the payload's start
-        return Found(offset, reader.offset, block, damaged=True)
+    if offset + size <= end:
+        file.seek(offset)
+        record = file.read(size)
+        try:
+            return Found(offset, size, parse_record(Reader(record), MAX_BLOCK_LOG)), 0
+        except CorruptError:
+            if not thorough or file.read(len(SYNC)) == SYNC:
+                return Found(offset, size, block, damaged=True), size
+    # bytes are missing inside, or too many: what follows is searched for from the payload's start
+    return Found(offset, reader.offset, block, damaged=True), min(size, end - offset)
 
 
-def _probe_footer(file: BinaryIO, offset: int, end: int) -> Found | None:
+def _probe_footer(file: BinaryIO, offset: int, end: int) -> tuple[Found | None, int]:
     """A footer says its size at its end only, so every end mark behind `offset` is tried, within bounds."""
     file.seek(offset)
     window = file.read(min(end - offset, MAX_FOOTER))
-    at = window.find(END)
+    at = -1
     for _ in range(64):
+        at = window.find(END, at + 1)
         if at < 0:
-            return None
+            break
         backwards = Reader(window[max(0, at - 5) : at][::-1])
         try:
             size = backwards.varint(MAX_FOOTER)
             if size == at - backwards.offset:
-                return Found(offset, at + len(END), Footer.parse(window[:size]))
+                return Found(offset, at + len(END), Footer.parse(window[:size])), 0
         except CorruptError:
-            pass
-        at = window.find(END, at + 1)
-    return None
+            continue
+    return None, len(window)

@@ -139,7 +139,7 @@ class MemberDecoder:
 
     def __init__(self, model: Model | str | Path | None = None, threads: int = 0, memory: int = DEFAULT_MEMORY) -> None:
         self._model, self._threads, self._memory = model, threads, memory
-        self._parser = MemberParser()
+        self._parser = MemberParser(memory)
         self._decoder: BlockDecoder | None = None
         self._digest = hashlib.sha256()
         self.feed = self._parser.feed

@@ -6,12 +6,14 @@ import hashlib
 import io
 import json
 import random
+import time
 from pathlib import Path
 
 import pytest
 
 import lmcompress
 from lmcompress import LimitError, LMCompressError, TruncatedError
+from lmcompress.container import FOOTER, LM, SYNC, ZSTD, Header, pack_block
 from lmcompress.file import get_archive_info, recover
 from tests import fakes, fuzz
 from tests.golden import bad
@@ -153,3 +155,21 @@ def test_recovery_keeps_limits(fake_codec):
         recover(io.BytesIO(archive), None, memory=1000)
     content, result = recovered(b"")
     assert content == b"" and not result.intact
+
+
+def test_a_block_that_is_too_large_is_refused_at_its_header(fake_codec):
+    """Before its payload has arrived, let alone been held."""
+    record = pack_block(LM, bytes(1 << 25), bytes(1 << 20))
+    decompressor = lmcompress.LMDecompressor(memory=1 << 24)
+    with pytest.raises(LimitError):
+        decompressor.decompress(bytes(Header(30, b"\1\2\3")) + record[:30])
+
+
+def test_searching_takes_time_in_proportion():
+    """Files that look like the beginnings of thousands of long records and footers."""
+    header = pack_block(ZSTD, bytes(1 << 20), b"x" * 50_000)[:-50_000]
+    for mark in (header, SYNC + bytes([FOOTER]), header + SYNC + bytes([FOOTER])):
+        begin = time.perf_counter()
+        _, result = recovered(mark * (300_000 // len(mark)))
+        assert not result.intact
+        assert time.perf_counter() - begin < 20
