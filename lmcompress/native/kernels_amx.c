@@ -24,13 +24,13 @@ typedef struct {
     int m, rows, n;
 } Block;
 
-INLINE TILED void finish_block(const Block *block, const Matrix *w, Result result, float limit, void *const *out)
+INLINE TILED void finish_rows(const Block *block, int from, int to, const Matrix *w, Result result, float limit, void *const *out)
 {
     int n = block->n;
     __m512 low = _mm512_set1_ps(result == TO_SQUARE ? 0.0f : -limit), high = _mm512_set1_ps(limit);
     __m512 scale0 = _mm512_loadu_ps(w->scale + n), scale1 = _mm512_loadu_ps(w->scale + n + TILE);
     __m512i start0 = _mm512_loadu_si512(w->start + n), start1 = _mm512_loadu_si512(w->start + n + TILE);
-    for (int i = 0; i < block->rows; i++) {
+    for (int i = from; i < to; i++) {
         __m512i c0 = _mm512_add_epi32(start0, _mm512_loadu_si512(block->sums[i]));
         __m512i c1 = _mm512_add_epi32(start1, _mm512_loadu_si512(block->sums[i] + TILE));
         finish(c0, c1, scale0, scale1, result, low, high, out[block->m + i], n);
@@ -58,7 +58,7 @@ TILED static void product(const Matrix *w, int begin, int end, const uint8_t *x,
     _tile_loadconfig(&config);
     Block blocks[2];
     int turn = 0;
-    blocks[1].rows = 0;
+    blocks[1].rows = blocks[1].n = 0;
     size_t K = w->n_in;
     __asm__ volatile("" ::: "memory"); /* what tiles read is in memory */
     for (int column = begin; column < end; column += STRIP) {
@@ -74,6 +74,8 @@ TILED static void product(const Matrix *w, int begin, int end, const uint8_t *x,
             _tile_zero(1);
             _tile_zero(2);
             _tile_zero(3);
+            const Block *before = &blocks[turn ^ 1];
+            int done = 0, step = (int)((before->rows * 64 + K - 1) / K);
             for (size_t k = 0; k < K; k += 64) {
                 _tile_loadd(4, x0 + k, K);
                 _tile_loadd(6, w0 + k * TILE, 64);
@@ -85,9 +87,10 @@ TILED static void product(const Matrix *w, int begin, int end, const uint8_t *x,
                     _tile_dpbusd(2, 5, 6);
                     _tile_dpbusd(3, 5, 7);
                 }
+                int to = done + step < before->rows ? done + step : before->rows;
+                finish_rows(before, done, to, w, result, limit, out);
+                done = to;
             }
-            if (blocks[turn ^ 1].rows)
-                finish_block(&blocks[turn ^ 1], w, result, limit, out);
             _tile_stored(0, block->sums[0], sizeof block->sums[0]);
             _tile_stored(1, block->sums[0] + TILE, sizeof block->sums[0]);
             if (both) {
@@ -97,7 +100,7 @@ TILED static void product(const Matrix *w, int begin, int end, const uint8_t *x,
             __asm__ volatile("" ::: "memory");
         }
     }
-    finish_block(&blocks[turn ^ 1], w, result, limit, out);
+    finish_rows(&blocks[turn ^ 1], 0, blocks[turn ^ 1].rows, w, result, limit, out);
     _tile_release();
 }
 
