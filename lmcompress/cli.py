@@ -177,7 +177,7 @@ class Run:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.errors = self.skipped = 0
+        self.errors = self.damaged = self.skipped = 0  # files; of damaged ones a part was recovered
         self.totals = [0, 0, 0]  # files done, bytes read, bytes written
         self.chatty = options.quiet == 0 and (options.verbose > 0 or sys.stderr.isatty())
 
@@ -190,7 +190,7 @@ class Run:
             self._test(names)
         else:
             self._convert(names)
-        return 1 if self.errors else 2 if self.skipped else 0
+        return 1 if self.errors or self.damaged else 2 if self.skipped else 0
 
     def _convert(self, names: list[str]) -> None:
         options = self.options
@@ -204,21 +204,7 @@ class Run:
                     self._one(source, sys.stdout.buffer, "standard output")
             sys.stdout.buffer.flush()
         elif options.output is not None:
-            with paths.Output(Path(options.output), options.force) as output:
-                for source in sources:
-                    with self._reporting(source):
-                        if (
-                            source != "-"
-                            and os.path.exists(options.output)
-                            and os.path.samefile(source, options.output)
-                        ):
-                            raise FileExistsError(17, "is both source and output", source)
-                        self._one(source, output.file, options.output)
-                if not self.errors or options.recover:
-                    output.commit(os.stat(sources[0]) if len(sources) == 1 and sources[0] != "-" else None)
-            if options.remove and not self.errors:
-                for source in sources:
-                    os.unlink(source)
+            self._to_output(sources, Path(options.output))
         else:
             for source in sources:
                 with self._reporting(source):
@@ -265,6 +251,29 @@ class Run:
             name = "standard input" if source == "-" else source
             click.echo(f"lmcompress: {_printable(name)}: {message}", err=True)
 
+    def _to_output(self, sources: list[str], path: Path) -> None:
+        """All sources to the one file of -o; one failure and there is none."""
+        options = self.options
+        if path.exists() and not path.is_file():  # a device or a pipe is written to, not replaced
+            with path.open("wb") as target:
+                for source in sources:
+                    with self._reporting(source):
+                        self._one(source, target, str(path))
+            return
+        with paths.Output(path, options.force) as output:
+            for source in sources:
+                with self._reporting(source):
+                    if source != "-" and path.exists() and os.path.samefile(source, path):
+                        raise FileExistsError(17, "is both source and output", source)
+                    self._one(source, output.file, str(path))
+            if self.errors or not self.totals[0]:
+                return
+            output.commit(os.stat(sources[0]) if len(sources) == 1 and sources[0] != "-" else None)
+        if options.remove and not self.damaged:
+            for source in sources:
+                if source != "-":
+                    os.unlink(source)
+
     def _to_own_file(self, source: str) -> None:
         """Source to the file that its name says."""
         options = self.options
@@ -283,11 +292,11 @@ class Run:
                 raise paths.Skip(f"compressed already, by its suffix {path.suffix}")
         folders = (Path(f) if f is not None else None for f in (options.output_dir_flat, options.output_dir_mirror))
         name = paths.placed(name, path, *folders)
-        errors = self.errors
+        damaged = self.damaged
         with paths.Output(name, options.force) as output:
             self._one(source, output.file, str(name))
             output.commit(path.stat())
-        if options.remove and self.errors == errors:
+        if options.remove and self.damaged == damaged:
             path.unlink()
 
     def _one(self, source: str, target: BinaryIO, target_name: str) -> None:
@@ -369,7 +378,7 @@ class Run:
             max_output=options.max_output,
         )  # fmt: skip
         self._report(source, result)
-        self.errors += bool(result.lost)
+        self.damaged += bool(result.lost)
         return file.seek(0, io.SEEK_END), result.recovered
 
     def _report(self, source: str, result: Recovery) -> None:
@@ -415,7 +424,7 @@ class Run:
                     with open(os.devnull, "wb") as nowhere:
                         _, result.recovered, _ = self._decompress(file, nowhere, lambda read, written: None)
                 self._report(source, result)
-                self.errors += not result.intact
+                self.damaged += not result.intact
                 tested.append({"name": source, "ok": result.intact, **asdict(result)})
                 if result.intact and options.quiet == 0 and not options.json:
                     click.echo(f"{_printable(source)}: {result.recovered} bytes of content, all intact", err=True)
