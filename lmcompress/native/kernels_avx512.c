@@ -258,6 +258,14 @@ INLINE WIDE __m512i prefix(__m512i w)
     return _mm512_add_epi32(w, _mm512_alignr_epi32(w, zero, 8));
 }
 
+/* (exp24[b & 255] >> (b >> 8)) + 1; nothing is left after shifts of 25 and more. */
+INLINE WIDE __m512i weight_of(__m512i b, const int32_t *exp24)
+{
+    __m512i e = _mm512_i32gather_epi32(_mm512_and_si512(b, _mm512_set1_epi32(255)), exp24, 4);
+    return _mm512_add_epi32(_mm512_srlv_epi32(e, _mm512_srli_epi32(b, 8)), _mm512_set1_epi32(1));
+}
+
+/* 32 symbols at once, as 16 pairs: sums over whole pairs, from which those that end inside a pair follow. */
 WIDE void lmc_avx512_cumulate(const int16_t *logits, int V, const int32_t *exp24, uint64_t *base, uint32_t *local)
 {
     __m512i top = _mm512_set1_epi16(-32768);
@@ -265,19 +273,22 @@ WIDE void lmc_avx512_cumulate(const int16_t *logits, int V, const int32_t *exp24
         top = _mm512_max_epi16(top, _mm512_loadu_si512(logits + i));
     __m256i half = _mm256_max_epi16(_mm512_castsi512_si256(top), _mm512_extracti64x4_epi64(top, 1));
     __m512i t = _mm512_set1_epi32(_mm512_reduce_max_epi32(_mm512_cvtepi16_epi32(half)));
+    __m512i lower = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    __m512i upper = _mm512_add_epi32(lower, _mm512_set1_epi32(8));
     uint64_t before = 0;
     for (int i = 0; i < V; i += GROUP) {
         int end = i + GROUP < V ? i + GROUP : V;
         __m512i carry = _mm512_setzero_si512();
         *base++ = before;
-        for (int j = i; j < end; j += 16) {
-            __m512i y = _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)(logits + j)));
-            __m512i below = _mm512_sub_epi32(t, y);
-            __m512i e = _mm512_i32gather_epi32(_mm512_and_si512(below, _mm512_set1_epi32(255)), exp24, 4);
-            e = _mm512_add_epi32(_mm512_srlv_epi32(e, _mm512_srli_epi32(below, 8)), _mm512_set1_epi32(1));
-            e = _mm512_add_epi32(prefix(e), carry);
-            carry = _mm512_permutexvar_epi32(_mm512_set1_epi32(15), e);
-            _mm512_storeu_si512(local + j, e);
+        for (int j = i; j < end; j += 32) {
+            __m512i y = _mm512_loadu_si512(logits + j);
+            __m512i even = weight_of(_mm512_sub_epi32(t, _mm512_srai_epi32(_mm512_slli_epi32(y, 16), 16)), exp24);
+            __m512i odd = weight_of(_mm512_sub_epi32(t, _mm512_srai_epi32(y, 16)), exp24);
+            __m512i to_odd = _mm512_add_epi32(prefix(_mm512_add_epi32(even, odd)), carry);
+            __m512i to_even = _mm512_sub_epi32(to_odd, odd);
+            carry = _mm512_permutexvar_epi32(_mm512_set1_epi32(15), to_odd);
+            _mm512_storeu_si512(local + j, _mm512_permutex2var_epi32(to_even, lower, to_odd));
+            _mm512_storeu_si512(local + j + 16, _mm512_permutex2var_epi32(to_even, upper, to_odd));
         }
         before += (uint32_t)_mm_cvtsi128_si32(_mm512_castsi512_si128(carry));
     }
