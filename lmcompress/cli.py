@@ -570,15 +570,14 @@ def bench(files: tuple[str, ...], levels: str, threads: int) -> None:
             click.echo(f"-{level}  {ratio}  {there:.3f} MB/s, back {back:.3f} MB/s  {name}")
 
 
-class _Interrupted(BaseException):
-    """A signal that ends the run; a BaseException, so that everything on the way cleans up and nothing stops it."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise _Interrupted(number)
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Ends the process by the signal that came. Not by an exception: one that is raised in the midst of anything, a
+    destructor for instance, may be lost, or leave a file that nobody knows of."""
+    paths.abandon()
+    if sys.stderr.isatty():
+        os.write(2, b"\x1b[?25h")  # the progress bar hides the cursor
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -589,9 +588,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     for sub in (train, models, bench):
         if arguments[:1] == [sub.name]:
             chosen, rest = sub, arguments[1:]
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
-            signal.signal(getattr(signal, name), _interrupt)
+    if chosen is command:
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
+                signal.signal(getattr(signal, name), _interrupt)
     sys.exit(_guarded(chosen, rest))
 
 
@@ -613,8 +613,6 @@ def _guarded(chosen: click.Command, arguments: list[str]) -> int:
     except OSError as error:
         named = f"{error.filename}: " if error.filename is not None else ""
         click.echo(f"lmcompress: {named}{error.strerror or error}", err=True)
-    except _Interrupted as interrupted:
-        return 128 + interrupted.number
     except (KeyboardInterrupt, click.Abort):
         return 130
     return 1

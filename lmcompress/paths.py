@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -95,6 +95,16 @@ def read_filelist(lines: Iterable[str]) -> list[str]:
     return [name for line in lines if (name := line.rstrip("\r\n"))]
 
 
+_unfinished: set[Path] = set()  # temporary files of outputs that were not committed
+
+
+def abandon() -> None:
+    """Removes what unfinished outputs have left, for a process that is about to end in their midst."""
+    for path in list(_unfinished):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 class Output:
     """A file that appears under its name when `commit` is called, and leaves nothing behind otherwise. Until then it
     has a hidden temporary name in the same folder and is readable by its owner only."""
@@ -104,8 +114,10 @@ class Output:
         if not force and os.path.lexists(path):
             raise FileExistsError(17, "already exists; use -f to overwrite it", str(path))
         self.path, self._force = path, force
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent)
-        self._temporary: Path | None = Path(name)
+        self._temporary: Path | None = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
+        _unfinished.add(self._temporary)  # before it exists, so that there is never one that `abandon` does not know
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(self._temporary, flags, 0o600)
         self.file = cast(BinaryIO, os.fdopen(descriptor, "wb"))
 
     def commit(self, like: os.stat_result | None) -> None:
@@ -129,6 +141,7 @@ class Output:
             os.replace(self._temporary, self.path)
         else:
             self._rename_new()
+        _unfinished.discard(self._temporary)
         self._temporary = None
         _sync_folder(self.path.parent)
 
@@ -155,6 +168,7 @@ class Output:
                 self.file.close()
             with contextlib.suppress(OSError):
                 self._temporary.unlink()
+            _unfinished.discard(self._temporary)
 
 
 def _sync_folder(folder: Path) -> None:
