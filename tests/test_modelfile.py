@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import random
 import struct
@@ -67,10 +68,10 @@ def test_numbers_out_of_bounds_are_refused(model: Model, change: dict[str, float
     holder = model if name == "embed" else model.layers[0]
     array = getattr(holder, name).copy()
     array.flat[0] = value
-    fields = vars(model) | ({"embed": array} if name == "embed" else {})
-    layers = (type(model.layers[0])(**(vars(model.layers[0]) | {name: array})), model.layers[1])
-    fields = {k: v for k, v in fields.items() if k in Model.__dataclass_fields__}
-    bad = Model(**(fields | ({} if name == "embed" else {"layers": layers})))
+    if name == "embed":
+        bad = dataclasses.replace(model, embed=array)
+    else:
+        bad = dataclasses.replace(model, layers=(dataclasses.replace(model.layers[0], **{name: array}), model.layers[1]))
     with pytest.raises(CorruptError, match="out of bounds"):
         loads(dumps(bad))
 

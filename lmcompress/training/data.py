@@ -82,10 +82,7 @@ def tokenize(folder: Path, tokenizer: Tokenizer, out: Path) -> None:
 
 
 class Mix:
-    """Training sequences from tokenized categories, drawn by weight.
-
-    Windows of a category are visited without repetition until it is used up, then again in a new order.
-    """
+    """Training sequences from tokenized categories, drawn by weight, at random places."""
 
     def __init__(self, folder: Path, length: int, seed: int = 0) -> None:
         self.length = length
