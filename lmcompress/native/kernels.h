@@ -66,8 +66,10 @@ extern const Kernel lmc_amx;
 #endif
 #endif
 #elif defined(__AARCH64EL__) && defined(__GNUC__)
+#if defined(__ARM_FEATURE_DOTPROD) || (defined(__clang__) ? __clang_major__ >= 16 : __GNUC__ >= 8)
 #define LMC_NEON 1
 extern const Kernel lmc_neon;
+#endif
 #endif
 
 #endif

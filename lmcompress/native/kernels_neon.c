@@ -9,6 +9,8 @@
 
 #ifdef __ARM_FEATURE_DOTPROD
 #define WIDE
+#elif defined(__clang__)
+#define WIDE __attribute__((target("dotprod")))
 #else
 #define WIDE __attribute__((target("arch=armv8.2-a+dotprod")))
 #endif

@@ -5,7 +5,7 @@
 #ifdef LMC_X86
 #include <immintrin.h>
 
-#define WIDE __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,prefer-vector-width=512")))
+#define WIDE __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
 
 /* cvtps2dq rounds half to even; min and max keep it in range. */
 INLINE WIDE __m512i rescale(__m512i c, __m512 scale, __m512 low, __m512 high)
