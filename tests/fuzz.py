@@ -2,7 +2,7 @@
 LMCompressError, in bounded time and memory; anything else is shown with the seed that makes it again.
 
 Damage: bits, bytes, cuts, splices, swaps of places, and fields changed under a CRC that is made right again, so that the
-checks behind the CRCs are met too. With --real the lm blocks are the real codec's (slow), else tests.fakes'.
+checks behind the CRCs are met too. With --model the lm blocks are the real codec's (slow), else tests.fakes'.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Case:
     name: str
     archive: bytes
     contents: tuple[bytes, ...]
+    model: str | None = None
 
     def allows(self, content: bytes) -> bool:
         """True for the content, and for that of some members in their order: a cut at a member's end is not damage that
@@ -47,15 +48,15 @@ class Case:
         )
 
 
-def cases() -> list[Case]:
+def cases(model: str | None = None) -> list[Case]:
     """Small archives of every kind."""
     text, noise, same = fakes.text(400), fakes.noise(200), b"ab" * 300
     pieces = [fakes.text(1024, 1), fakes.noise(1024, 2), b"na" * 512, fakes.text(500, 3)]
 
     def made(name: str, *contents: bytes, **options: int | bool | dict[str, str]) -> Case:
-        compressor = LMCompressor(**options)  # type: ignore[arg-type]
+        compressor = LMCompressor(model=model, **options)  # type: ignore[arg-type]
         coded = b"".join(compressor.compress(c, LMCompressor.FLUSH_FRAME) for c in contents)
-        return Case(name, coded, contents)
+        return Case(name, coded, contents, model)
 
     return [
         made("empty", b""),
@@ -126,19 +127,19 @@ def forge(data: bytearray, rng: random.Random) -> None:
 DAMAGES: list[Callable[[bytearray, random.Random], None]] = [flip, replace, cut, splice, swap, forge, forge]
 
 
-def read_whole(data: bytes, rng: random.Random) -> bytes:
-    return lmcompress.decompress(data, memory=MEMORY)
+def read_whole(data: bytes, rng: random.Random, model: str | None) -> bytes:
+    return lmcompress.decompress(data, model=model, memory=MEMORY)
 
 
-def read_pieces(data: bytes, rng: random.Random) -> bytes:
+def read_pieces(data: bytes, rng: random.Random, model: str | None) -> bytes:
     out, piece, limit = [], rng.choice([1, 13, 1000]), rng.choice([-1, 1, 50, 1000])
-    decompressor, start = LMDecompressor(memory=MEMORY), 0
+    decompressor, start = LMDecompressor(model=model, memory=MEMORY), 0
     while True:
         if decompressor.eof:
             rest = decompressor.unused_data + data[start:]
             if not rest:
                 return b"".join(out)
-            data, start, decompressor = rest, 0, LMDecompressor(memory=MEMORY)
+            data, start, decompressor = rest, 0, LMDecompressor(model=model, memory=MEMORY)
         if not decompressor.needs_input:
             out.append(decompressor.decompress(b"", limit))
         elif start < len(data):
@@ -148,20 +149,20 @@ def read_pieces(data: bytes, rng: random.Random) -> bytes:
             raise lmcompress.TruncatedError("no more pieces")
 
 
-def read_from_places(data: bytes, rng: random.Random) -> bytes:
+def read_from_places(data: bytes, rng: random.Random, model: str | None) -> bytes:
     """By the index, from the back. No SHA-256 is seen, so a forged index may show content of its own making."""
-    with LMFile(io.BytesIO(data), memory=MEMORY) as file:
+    with LMFile(io.BytesIO(data), model=model, memory=MEMORY) as file:
         middle = rng.randrange(file.seek(0, io.SEEK_END) + 1)
         end = file.read_range(middle, 1 << 20)
         return file.read_range(0, min(middle, 1 << 20)) + end
 
 
-def look(data: bytes, rng: random.Random) -> None:
+def look(data: bytes, rng: random.Random, model: str | None) -> None:
     lmcompress.get_archive_info(data)
 
 
-def rescue(data: bytes, rng: random.Random) -> None:
-    lmcompress.recover(io.BytesIO(data), io.BytesIO(), memory=MEMORY)
+def rescue(data: bytes, rng: random.Random, model: str | None) -> None:
+    lmcompress.recover(io.BytesIO(data), io.BytesIO(), model=model, memory=MEMORY)
 
 
 READERS = [read_whole, read_pieces, read_from_places, look, rescue]
@@ -175,7 +176,7 @@ def attempt(
     refused = 0
     for reader in readers:
         try:
-            content = reader(data, rng)
+            content = reader(data, rng, case.model)
         except LMCompressError:
             refused += 1
             continue
@@ -184,9 +185,9 @@ def attempt(
     return refused
 
 
-def run(n: int, seed: int, first: int = 0) -> tuple[int, int]:
+def run(n: int, seed: int, first: int = 0, model: str | None = None) -> tuple[int, int]:
     """(archives read, refusals) over `n` damaged archives."""
-    archives, refused = cases(), 0
+    archives, refused = cases(model), 0
     for i in range(first, first + n):
         rng = random.Random(f"{seed}/{i}")
         case = rng.choice(archives)
@@ -212,12 +213,12 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=10_000, help="archives to damage")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first, to make one again")
-    parser.add_argument("--real", action="store_true", help="the real codec")
+    parser.add_argument("--model", help="a model's name or file: the real codec")
     given = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
-    if not given.real:
+    if given.model is None:
         fakes.install()
-    read, refused = run(given.n, given.seed, given.first)
+    read, refused = run(given.n, given.seed, given.first, given.model)
     print(f"{given.n} damaged archives, read {read} times: refused {refused} times, else right")
 
 

@@ -1,0 +1,71 @@
+"""From text to an archive and back with the real codec and a model file: what the other tests' fake codec stands for."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+import lmcompress
+from lmcompress import methods, modelfile
+from tests.models import random_model
+
+TEXT = (Path(__file__).parents[1] / "corpora" / "samples" / "alice29.txt").read_bytes()[:6000]
+INPUTS = {
+    "text": TEXT,
+    "one byte": b"?",
+    "zeros": bytes(3000),
+    "invalid UTF-8": TEXT[:500] + bytes(range(128, 256)) + TEXT[500:900],
+}
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The file of a model of random weights; zstd never wins, so that it is used."""
+    path = tmp_path / "random.lmm"
+    path.write_bytes(modelfile.dumps(random_model()))
+    monkeypatch.setattr(methods, "_zstd_compress", lambda data, level: data + b"longer")
+    return str(path)
+
+
+@pytest.mark.parametrize("level", [1, 4])
+@pytest.mark.parametrize("name", INPUTS)
+def test_there_and_back(model: str, name: str, level: int):
+    data = INPUTS[name]
+    archive = lmcompress.compress(data, level, model=model, threads=1)
+    assert lmcompress.decompress(archive, model=model, threads=2) == data
+    (member,) = lmcompress.get_archive_info(archive).members
+    if len(data) > 1000:
+        assert [b.method for b in member.blocks] == ["lm"]
+        assert member.model_digest == modelfile.load(model).digest.hex()
+        with pytest.raises(lmcompress.MissingModelError, match="random"):
+            lmcompress.decompress(archive)
+
+
+def test_blocks_are_independent(model: str):
+    archive = bytearray(lmcompress.compress(TEXT, 4, model=model, block_size=2048))
+    first = lmcompress.get_archive_info(archive).members[0].blocks[0]
+    archive[first.offset + 50] ^= 1
+    with pytest.raises(lmcompress.CorruptError):
+        lmcompress.decompress(archive, model=model)
+    out = io.BytesIO()
+    result = lmcompress.recover(io.BytesIO(archive), out, model=model)
+    assert out.getvalue() == TEXT[2048:] and len(result.lost) == 1
+
+
+def test_a_damaged_model_does_not_decode(model: str):
+    archive = lmcompress.compress(TEXT, 4, model=model)
+    data = bytearray(Path(model).read_bytes())
+    data[-20] ^= 1
+    Path(model).write_bytes(data)
+    with pytest.raises(lmcompress.LMCompressError):
+        lmcompress.decompress(archive, model=model)
+
+
+@pytest.mark.skipif("fast" not in modelfile.shipped(), reason="no model ships yet")
+@pytest.mark.parametrize("level", methods.LEVELS)
+def test_every_level(level: int):
+    archive = lmcompress.compress(TEXT, level)
+    assert lmcompress.decompress(archive) == TEXT
+    assert len(archive) < 0.45 * len(TEXT)
