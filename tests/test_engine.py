@@ -256,6 +256,24 @@ def test_several_threads_share_an_engine() -> None:
         np.testing.assert_array_equal(logits, want)
 
 
+def test_results_stay_while_anyone_holds_them() -> None:
+    """Memory of results is used again, but never under an array or a view that is still there."""
+    model = random_model()
+    engine, tokens = native.Engine(model), tokens_for(model, 4, 40)
+    want = run(engine, tokens)
+    state, views = engine.start(4), []
+    for t in range(40):
+        logits = engine.step(state, tokens[:, t])
+        base, local = engine.cumulate(logits)
+        views.append((logits[1:3, ::2].T, base[2], local[:, 5:]))
+        del logits, base, local
+    for t, (logits, base, local) in enumerate(views):
+        np.testing.assert_array_equal(logits, want[1:3, t, ::2].T)
+        want_base, want_local = reference.Engine(model).cumulate(want[:, t])
+        np.testing.assert_array_equal(base, want_base[2])
+        np.testing.assert_array_equal(local, want_local[:, 5:])
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_after_a_fork() -> None:
     """A child process has none of its parent's threads, and must not wait for them."""

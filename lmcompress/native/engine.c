@@ -9,6 +9,7 @@
 
 #define ROWS 128     /* rows that go through the layers together: their activations stay in the second-level cache */
 #define POSITIONS 64 /* of one lane among them, at most */
+#define FEW 8        /* rows that are not worth a thread, whose time goes into reading the weights */
 
 typedef struct {
     Matrix qkv, o, up, down;
@@ -343,7 +344,8 @@ void lmc_engine_run(Engine *e, State *state, const int32_t *tokens, int n, int64
     state->active = n;
     if (n == 0 || T == 0)
         return;
-    Run run = {e, state, tokens, n, n < e->threads ? n : e->threads, T, logits};
+    int64_t most = n * T / FEW < n ? n * T / FEW : n;
+    Run run = {e, state, tokens, n, most < 1 ? 1 : most < e->threads ? (int)most : e->threads, T, logits};
     lmc_pool_run(e->pool, run_share, &run, run.shares);
     state->position += (uint64_t)T;
 }
@@ -370,7 +372,7 @@ static void cumulate_share(void *context, int share)
 void lmc_engine_cumulate(Engine *e, const int16_t *logits, int64_t rows, uint64_t *base, uint32_t *local)
 {
     Cumulate job = {e, logits, rows, e->threads, base, local};
-    if (rows < 4 * job.shares)
+    if (rows < FEW * job.shares)
         job.shares = 1; /* a thread takes longer to wake up than a row takes */
     lmc_pool_run(e->pool, cumulate_share, &job, job.shares);
 }
