@@ -7,12 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define N_CTX 20            /* contexts with a statistic for each node */
-#define N_RUN 8             /* of these, contexts that also remember the token that came last */
+#define N_CTX 18            /* contexts with a statistic for each node */
+#define N_RUN 4             /* of these, contexts that also remember the token that came last */
 #define N_EXPERT 4          /* expected tokens: long match, short match, the line above by field and by column */
 #define N_SET 5             /* weight sets that predict side by side */
 #define N_APM 3
-#define N_USED (2 + 2 * N_CTX + 2 * N_EXPERT + N_RUN + 1)
+#define N_USED (2 + 2 * N_CTX + 2 * N_EXPERT + 2 * N_RUN + 1)
 #define N_INPUT ((N_USED + 15) / 16 * 16)
 #define HISTORY 6           /* tokens that contexts look back */
 #define FIELDS 128
@@ -29,7 +29,7 @@
 #define MATCH_MAX 40
 #define LEARN_FLOOR 16
 #define LEARN_EXTRA 100
-#define FIRST_WEIGHT 35     /* of every input but the model's, whose is 256 */
+#define FIRST_WEIGHT 25     /* of every input but the model's, whose is 256 */
 #define UNIT 65536          /* of the stretched domain, outside the inputs: one bit of log2 odds */
 
 #ifdef __GNUC__
@@ -113,7 +113,7 @@ typedef struct {
     int32_t set_start[N_SET];
     uint16_t *apm[N_APM];
     int64_t *match_table[2];
-    uint32_t *follow, *indirect;
+    uint32_t *indirect;
     uint16_t *history; /* [step * n_lanes + lane] */
     int64_t capacity, step, decisions;
     Lane *lanes;
@@ -263,7 +263,6 @@ static void end_token(Mixer *m, Lane *s, int lane)
             r->count = 1;
         }
     }
-    m->follow[s->recent[0]] = m->follow[s->recent[0]] << 16 | (uint32_t)token;
     for (int e = 0; e < 2; e++)
         m->indirect[s->indirect[e]] = m->indirect[s->indirect[e]] << 16 | (uint32_t)token;
     memmove(s->recent + 1, s->recent, sizeof s->recent - sizeof s->recent[0]);
@@ -276,7 +275,7 @@ static void end_token(Mixer *m, Lane *s, int lane)
         int need = e == 0 ? MATCH_LONG : MATCH_SHORT, length = 0;
         if (m->step + 1 < need)
             continue;
-        uint64_t h = 0;
+        uint64_t h = e == 0 ? 0 : (uint64_t)lane; /* short matches stay in their lane */
         for (int i = 0; i < need; i++)
             h = hash(h, s->recent[i]);
         int64_t *cell = &m->match_table[e][h >> (64 - m->match_bits)], candidate = *cell;
@@ -307,7 +306,7 @@ static int32_t above(const Mixer *m, const Text *t, const int64_t *start, int n,
     return at < t->line_start ? m->history[at] : -1;
 }
 
-static void begin_token(Mixer *m, Lane *s)
+static void begin_token(Mixer *m, Lane *s, int lane)
 {
     int64_t now = m->step * m->n_lanes;
     Text *t = &s->text;
@@ -329,10 +328,9 @@ static void begin_token(Mixer *m, Lane *s)
         over = over << 8 | (t->lines && t->width + i < t->length[other] ? t->bytes[other][t->width + i] : 0);
     const int32_t *r = s->recent;
     uint64_t last = m->text[m->start[r[0] + 1] - 1], place = hash(t->field, t->field_tokens);
-    uint64_t pair = hash(hash(7, r[0]), r[1]);
-    s->indirect[0] = (uint32_t)(pair >> (64 - m->indirect_bits));
-    s->indirect[1] = (uint32_t)(hash(8, t->shape) >> (64 - m->indirect_bits)) + ((uint32_t)1 << m->indirect_bits);
-    uint32_t f0 = m->follow[r[0]], f1 = m->indirect[s->indirect[0]], f2 = m->indirect[s->indirect[1]];
+    s->indirect[0] = (uint32_t)(hash(hash(lane, r[0]), r[1]) >> (64 - m->indirect_bits));
+    s->indirect[1] = (uint32_t)(hash(lane, t->shape) >> (64 - m->indirect_bits)) + ((uint32_t)1 << m->indirect_bits);
+    uint32_t f1 = m->indirect[s->indirect[0]], f2 = m->indirect[s->indirect[1]];
     uint64_t *c = s->context;
     c[0] = 0;
     c[1] = hash(1, r[0]);
@@ -342,26 +340,24 @@ static void begin_token(Mixer *m, Lane *s)
     c[5] = hash(2, t->word);
     c[6] = hash(hash(3, t->word), t->word1);
     c[7] = hash(hash(4, r[1]), r[2]);
-    c[8] = hash(hash(5, f0), r[0]);
-    c[9] = hash(hash(6, f1), r[0]);
-    c[10] = hash(7, t->shape);
-    c[11] = hash(hash(8, t->shape), f2 & 0xFFFF);
-    c[12] = hash(hash(9, t->first), place);
-    c[13] = hash(hash(10, t->indent), hash(t->first, r[0]));
-    c[14] = hash(hash(11, t->field_shape), t->field);
-    c[15] = hash(hash(12, (uint64_t)(up + 1)), (uint64_t)(up1 + 1));
-    c[16] = hash(hash(13, (uint64_t)(up + 1)), hash(t->misses, t->field));
-    c[17] = hash(hash(14, over), last);
-    c[18] = hash(hash(15, t->column_shape), t->column);
-    c[19] = hash(hash(16, t->column_raw), hash(t->previous_column, t->column));
-    static const uint8_t remembers[N_RUN] = {1, 2, 4, 5, 12, 9, 11, 14};
+    c[8] = hash(hash(5, f1), r[0]);
+    c[9] = hash(hash(6, t->shape), f2 & 0xFFFF);
+    c[10] = hash(hash(7, t->first), place);
+    c[11] = hash(hash(8, t->indent), hash(t->first, r[0]));
+    c[12] = hash(hash(9, t->field_shape), t->field);
+    c[13] = hash(hash(10, (uint64_t)(up + 1)), (uint64_t)(up1 + 1));
+    c[14] = hash(hash(11, (uint64_t)(up + 1)), hash(t->misses, t->field));
+    c[15] = hash(hash(12, over), last);
+    c[16] = hash(hash(13, t->column_shape), t->column);
+    c[17] = hash(hash(14, t->column_raw), hash(t->previous_column, t->column));
+    static const uint8_t remembers[N_RUN] = {1, 2, 5, 8};
     for (int i = 0; i < N_RUN; i++) {
-        uint64_t h = hash(c[remembers[i]], i);
+        uint64_t h = hash(c[remembers[i]], lane);
         s->run[i] = m->runs + ((uint64_t)i << m->run_bits) + (h >> (64 - m->run_bits));
         PREFETCH(s->run[i]);
     }
     for (int i = 0; i < N_RUN; i++) {
-        uint16_t check = (uint16_t)hash(c[remembers[i]], i);
+        uint16_t check = (uint16_t)hash(c[remembers[i]], lane);
         if (s->run[i]->check != check) {
             s->run[i]->check = check;
             s->run[i]->count = 0;
@@ -419,6 +415,12 @@ WIDE static void train(const int32_t *restrict x, int32_t *restrict w, int32_t e
     }
 }
 
+/* A weight set for a place in a line. */
+static int32_t place_in(int field, int tokens, int most)
+{
+    return (field < FIELDS ? field : FIELDS - 1) * most + (tokens < most ? tokens : most - 1);
+}
+
 static uint64_t below(const Lane *s, int32_t id) { return s->base[id >> 6] + (id & 63 ? s->local[id - 1] : 0); }
 
 static void predict_lane(Mixer *m, Lane *s)
@@ -469,26 +471,28 @@ static void predict_lane(Mixer *m, Lane *s)
         x[0] = sign * clamp(log2_of(m, p + 1) - log2_of(m, (1 << 22) - p), 4095);
         x[1] = sign * linear22(p);
     }
-    for (int i = 0; i < N_RUN; i++, x++) {
+    for (int i = 0; i < N_RUN; i++, x += 2) {
         const Run *r = s->run[i];
         if (r->count == 0 || r->token < lo || r->token >= hi) {
             s->map[N_CTX + N_EXPERT + i] = NULL;
-            x[0] = 0;
+            x[0] = x[1] = 0;
             continue;
         }
         int n = r->count < RUN_LENGTHS ? r->count : RUN_LENGTHS - 1;
         Statistic *map = m->run_map + (i * RUN_LENGTHS + n) * LEVELS + level;
         s->map[N_CTX + N_EXPERT + i] = map;
-        x[0] = (r->token >= mid ? 1 : -1) * stretch22(m, *map >> 10);
+        int sign = r->token >= mid ? 1 : -1;
+        x[0] = sign * stretch22(m, *map >> 10);
+        x[1] = sign * linear22(*map >> 10);
     }
     x[0] = 256;
     int near = (s->expected[2] >= lo && s->expected[2] < hi) * 2 + (s->expected[1] >= lo && s->expected[1] < hi);
     int32_t chosen[N_SET] = {
         (confidence * 4 + near) * 2 + (level > 3),
-        order * LEVELS + level,
+        place_in(s->text.column, s->text.column_tokens, 8),
         node < 1024 ? node : 1024 + level,
         s->recent[0],
-        s->text.field < FIELDS ? s->text.field : FIELDS - 1,
+        place_in(s->text.field, s->text.field_tokens, 4),
     };
     s->final_weights = m->final_weights + (order * 6 + confidence) * N_SET;
     int32_t z = 0;
@@ -554,7 +558,7 @@ static void begin_step(Mixer *m, int n)
     for (int l = 0; l < n; l++) {
         m->lanes[l].base = base ? (const uint64_t *)(base + l * m->base.strides[0]) : NULL;
         m->lanes[l].local = local ? (const uint32_t *)(local + l * m->local.strides[0]) : NULL;
-        begin_token(m, &m->lanes[l]);
+        begin_token(m, &m->lanes[l], l);
     }
 }
 
@@ -584,7 +588,7 @@ static void mixer_free(Mixer *m)
 {
     void *parts[] = {m->left, m->right, m->lo, m->mid, m->hi, m->text, m->start, m->table_memory, m->runs, m->slot_map,
                      m->expert_map, m->run_map, m->weights, m->final_weights, m->apm_memory[0], m->apm_memory[1],
-                     m->apm_memory[2], m->match_table[0], m->match_table[1], m->follow, m->indirect, m->history,
+                     m->apm_memory[2], m->match_table[0], m->match_table[1], m->indirect, m->history,
                      m->lanes};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         free(parts[i]);
@@ -612,7 +616,7 @@ static void *aligned(void *memory) { return (void *)(((uintptr_t)memory + 63) & 
 /* Everything but tree, pieces and tables: returns 0 where memory is lacking. */
 static int mixer_set_up(Mixer *m)
 {
-    static const int sets[N_SET] = {48, 5 * LEVELS, 1024 + LEVELS, 0, FIELDS};
+    static const int sets[N_SET] = {48, 8 * FIELDS, 1024 + LEVELS, 0, 4 * FIELDS};
     int n_sets = 0;
     for (int j = 0; j < N_SET; j++) {
         m->set_start[j] = n_sets;
@@ -627,11 +631,10 @@ static int mixer_set_up(Mixer *m)
     m->final_weights = malloc(30 * N_SET * sizeof *m->final_weights);
     for (int e = 0; e < 2; e++)
         m->match_table[e] = calloc((size_t)1 << m->match_bits, sizeof(int64_t));
-    m->follow = calloc(m->vocab_size, sizeof *m->follow);
     m->indirect = calloc((size_t)2 << m->indirect_bits, sizeof *m->indirect);
     m->lanes = calloc(m->n_lanes, sizeof *m->lanes);
     int complete = m->table_memory && m->runs && m->slot_map && m->expert_map && m->run_map && m->weights &&
-                   m->final_weights && m->match_table[0] && m->match_table[1] && m->follow && m->indirect && m->lanes;
+                   m->final_weights && m->match_table[0] && m->match_table[1] && m->indirect && m->lanes;
     for (int j = 0; j < N_APM; j++) {
         size_t rows = j == 0 ? (size_t)m->n_node : (size_t)1 << APM_BITS;
         m->apm_memory[j] = malloc(rows * APM_ROW * 2 + 64);
@@ -662,8 +665,7 @@ static int mixer_set_up(Mixer *m)
         m->run_map[i] = squash(m, 512 * 256) >> 2 << 10;
     for (int64_t i = 0; i < (int64_t)n_sets * N_INPUT; i++) {
         int k = i % N_INPUT;
-        int counts = k < 2 + 2 * N_CTX + 2 * N_EXPERT ? k % 2 == 0 : k < N_USED - 1;
-        m->weights[i] = k == 0 ? 1 << 18 : counts ? FIRST_WEIGHT << 10 : 0;
+        m->weights[i] = k == 0 ? 1 << 18 : k % 2 == 0 && k < N_USED - 1 ? FIRST_WEIGHT << 10 : 0;
     }
     for (int i = 0; i < 30 * N_SET; i++)
         m->final_weights[i] = (1 << 18) / N_SET;

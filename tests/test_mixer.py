@@ -1,0 +1,169 @@
+"""The mixer: reference and compiled one give the same integers, step by step and whole steps, with and without a
+model's weights; and it learns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lmcompress.mixer import reference, tables
+from lmcompress.tokenizer import Tokenizer, byte_tokenizer
+from lmcompress.tree import Tree, weight_balanced
+
+native = pytest.importorskip("lmcompress.mixer.native")
+
+PROSE = """It was a bright cold day in the harbour, and the boats were coming in.
+"Where is he?" said the old man; "he was to be here at nine, and it is ten."
+Nobody knew. Die Straße war leer, und niemand wußte, wohin er gegangen war. 港口很冷，船都回来了。
+"""
+LOG = "".join(
+    f"2024-03-{1 + i // 40:02} 12:{i % 60:02}:{i * 7 % 60:02} host{i % 3} app[{1000 + i // 5}]: "
+    + ("session opened for user root by (uid=0)\n", "connection from 10.0.0.%d closed\n" % (i * 37 % 251))[
+        i * i % 3 == 1
+    ]
+    for i in range(120)
+)
+TABLE = "id,name,price,\t|note\n" + "".join(
+    f'{i},"item {i % 7}, large",{i * 31 % 900}.{i % 10}0,,{"yes" if i % 4 else "no"};{"x" * (i % 5)}\n'
+    for i in range(90)
+)
+CODE = "".join(f"    if value_{i % 5} > {i}:\n        total += table[value_{i % 5}]\n\n" for i in range(30))
+LONG_LINE = ",".join(str(i * i) for i in range(200)) + "\n" + "  " * 300 + "\n"
+TEXTS = {"prose": PROSE * 2, "log": LOG[:2500], "table": TABLE[:2500], "code": CODE[:1500], "long line": LONG_LINE}
+
+
+def vocabulary() -> Tokenizer:
+    """Bytes and the pairs and longer pieces that the test texts have often; a size that 64 does not divide."""
+    everything = "".join(TEXTS.values()).encode()
+    counts: dict[bytes, int] = {}
+    for length in (2, 3, 5):
+        for i in range(0, len(everything) - length):
+            piece = everything[i : i + length]
+            counts[piece] = counts.get(piece, 0) + length
+    pieces = sorted(counts, key=lambda p: (-counts[p], p))[:170] + [bytes([i]) for i in range(256)]
+    pieces.sort()
+    return Tokenizer(tuple(pieces), tuple(100 + 10 * len(p) for p in pieces))
+
+
+def steps(tokens: np.ndarray, n_lanes: int) -> list[np.ndarray]:
+    """The tokens of each step, laid out as a block's lanes are."""
+    lanes = np.array_split(tokens, n_lanes)  # the first ones have one more
+    return [np.array([lane[t] for lane in lanes if t < len(lane)], np.int32) for t in range(len(lanes[0]))]
+
+
+def cumulated(rng: np.random.Generator, n: int, V: int) -> tuple[np.ndarray, np.ndarray]:
+    weights = (2.0 ** rng.uniform(0, 24, (n, V))).astype(np.uint64) + np.uint64(1)
+    weights[:, rng.integers(V)] = (1 << 24) + 1
+    padded = np.zeros((n, -(-V // 64) * 64), np.uint64)
+    padded[:, :V] = weights
+    groups = padded.reshape(n, -1, 64)
+    local = groups.cumsum(2).reshape(n, -1)[:, :V].astype(np.uint32)
+    base = groups.sum(2).cumsum(1) - groups.sum(2)
+    return base, local
+
+
+def cost(k: np.ndarray, bits: np.ndarray) -> float:
+    p = k / 2**24
+    return float(-np.log2(np.where(bits, p, 1 - p)).sum())
+
+
+@pytest.mark.parametrize("n_lanes", [1, 3, 8])
+@pytest.mark.parametrize("name", TEXTS)
+def test_native_is_the_reference(name: str, n_lanes: int) -> None:
+    tokenizer = vocabulary()
+    tokens = tokenizer.encode(TEXTS[name].encode()).astype(np.int32)
+    tree = Tree(weight_balanced(np.bincount(tokens, minlength=tokenizer.vocab_size) + 1))
+    args = (tree, tokenizer.pieces, 16, n_lanes, len(tokens))
+    a, b = reference.Mixer(*args), native.Mixer(*args)
+    rng = np.random.default_rng(0)
+    for i, step in enumerate(steps(tokens, n_lanes)):
+        weights = cumulated(rng, len(step), tokenizer.vocab_size) if i % 3 else (None, None)
+        k, bits = a.encode(*weights, step)
+        k_native, bits_native = b.encode(*weights, step)
+        np.testing.assert_array_equal(bits, bits_native)
+        np.testing.assert_array_equal(k, k_native)
+        assert k.dtype == k_native.dtype == np.uint32
+
+
+def test_bytes_without_a_model() -> None:
+    data = np.frombuffer((LOG[:600] + PROSE).encode(), np.uint8).astype(np.int32)
+    args = (Tree(np.full(256, 8, np.uint8)), byte_tokenizer().pieces, 18, 2, len(data))
+    a, b = reference.Mixer(*args), native.Mixer(*args)
+    for step in steps(data, 2):
+        np.testing.assert_array_equal(a.encode(None, None, step)[0], b.encode(None, None, step)[0])
+
+
+@pytest.mark.parametrize("implementation", [reference, native], ids=["reference", "native"])
+def test_decoding_follows_encoding(implementation) -> None:
+    tokenizer = vocabulary()
+    tokens = tokenizer.encode(LOG[:1500].encode()).astype(np.int32)
+    tree = Tree(weight_balanced(np.bincount(tokens, minlength=tokenizer.vocab_size) + 1))
+    one, other = (implementation.Mixer(tree, tokenizer.pieces, 20, 5, len(tokens)) for _ in range(2))
+    for step in steps(tokens, 5):
+        k, bits = one.encode(None, None, step)
+        other.begin(None, None, len(step))
+        at = 0
+        while len(now := other.predict()):
+            np.testing.assert_array_equal(now, k[at : at + len(now)])
+            other.update(bits[at : at + len(now)])
+            at += len(now)
+        assert at == len(k)
+        np.testing.assert_array_equal(other.tokens(), step)
+
+
+def test_whole_texts_and_what_they_cost() -> None:
+    """Long enough for tables to fill up, counts to reach their bounds and buckets to be replaced."""
+    tokenizer = vocabulary()
+    text = (LOG + TABLE + CODE).encode()
+    tokens = tokenizer.encode(text).astype(np.int32)
+    tree = Tree(weight_balanced(np.bincount(tokens, minlength=tokenizer.vocab_size) + 1))
+    a, b = (m.Mixer(tree, tokenizer.pieces, 16, 4, len(tokens)) for m in (reference, native))
+    total = 0.0
+    for step in steps(tokens, 4):
+        k, bits = a.encode(None, None, step)
+        np.testing.assert_array_equal(k, b.encode(None, None, step)[0])
+        assert k.min() >= 1 and k.max() < 1 << 24
+        total += cost(k, bits)
+    assert total / len(text) < 1.6  # bits per byte; xz -9e needs 1.5 with one lane and no 4-lane split
+
+
+@pytest.mark.parametrize("implementation", [reference, native], ids=["reference", "native"])
+def test_calls_out_of_order(implementation) -> None:
+    mixer = implementation.Mixer(Tree(np.full(256, 8, np.uint8)), byte_tokenizer().pieces, 16, 2, 100)
+    assert len(mixer.predict()) == 0
+    with pytest.raises(ValueError):
+        mixer.begin(None, None, 3)
+    mixer.begin(None, None, 2)
+    with pytest.raises(ValueError):
+        mixer.begin(None, None, 2)
+    with pytest.raises(ValueError):
+        mixer.tokens()
+    mixer.predict()
+    with pytest.raises(ValueError):
+        mixer.predict()
+    with pytest.raises(ValueError):
+        mixer.update(np.zeros(1, np.uint8))
+
+
+def test_native_refuses_wrong_weights() -> None:
+    mixer = native.Mixer(Tree(np.full(256, 8, np.uint8)), byte_tokenizer().pieces, 16, 2, 100)
+    base, local = np.zeros((2, 4), np.uint64), np.zeros((2, 256), np.uint32)
+    for wrong in [(base[:1], local), (base, local[:, :255]), (base.astype(np.uint32), local), (base, None)]:
+        with pytest.raises((ValueError, TypeError)):
+            mixer.begin(*wrong, 2)
+    with pytest.raises(ValueError):
+        mixer.encode(None, None, np.array([256], np.int32))
+    mixer.begin(base + np.arange(4, dtype=np.uint64) * 64 + np.uint64(1), local + np.uint32(1), 2)
+
+
+def test_tables() -> None:
+    i = np.arange(4096)
+    np.testing.assert_array_equal(tables.STRETCH, np.round(256 * np.log2((2 * i + 1) / (8191 - 2 * i))))
+    np.testing.assert_array_equal(tables.LOG2, np.round(256 * np.log2(1 + (i[:1024] + 0.5) / 1024)))
+    np.testing.assert_array_equal(tables.SQUASH, np.round(2**24 / (1 + 2.0 ** -((np.arange(2562) - 1280) / 64))))
+
+
+def test_short_texts_have_small_tables() -> None:
+    table, run, match, indirect = tables.sizes(26, 300)
+    assert (64 << table) + (32 << run) + (16 << match) + (8 << indirect) < 1 << 20
+    assert tables.sizes(22, 10**7)[0] == 16
