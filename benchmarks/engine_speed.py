@@ -26,7 +26,7 @@ from lmcompress.tokenizer import byte_tokenizer
 
 FAST = ModelConfig(vocab_size=6144, d_model=256, n_layer=4, n_head=4, d_ff=768, window=192)
 SLICE = 0.06  # seconds
-POSITIONS = 16  # of a lane in one call when encoding
+BATCH = 256  # (lane, position) pairs in one call when encoding, as in predictor.py
 
 
 def random_model(c: ModelConfig) -> Model:
@@ -62,9 +62,10 @@ def multiply_adds(c: ModelConfig) -> int:
 
 def run(engine: native.Engine, state: Any, tokens: np.ndarray, cumulate: bool) -> int:
     """One call of the engine; how many tokens it saw."""
-    logits = engine.run(state, tokens)
     if cumulate:
-        engine.cumulate(logits)
+        engine.distribution(state, tokens)
+    else:
+        engine.run(state, tokens)
     return tokens.size
 
 
@@ -93,7 +94,7 @@ def main() -> None:
         engine = native.Engine(model, threads)
         kernel = _native.engine_kernel(engine._engine)
         for n_lanes in args.lanes:
-            for way, T in (("decode", 1), ("encode", POSITIONS)):
+            for way, T in (("decode", 1), ("encode", max(1, BATCH // n_lanes))):
                 state = engine.start(n_lanes)
                 tokens = rng.integers(0, FAST.vocab_size, (n_lanes, T)).astype(np.int32)
                 engine.run(state, rng.integers(0, FAST.vocab_size, (n_lanes, FAST.window)).astype(np.int32))

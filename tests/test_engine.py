@@ -181,6 +181,19 @@ def test_cumulate_by_hand() -> None:
         ]  # fmt: skip
 
 
+def test_distribution(kernel: str) -> None:
+    """The same as logits first and their sums after."""
+    model = random_model()
+    tokens = tokens_for(model, 9, 75)
+    engines = reference.Engine(model), native.Engine(model, 2)
+    states = [engine.start(9) for engine in engines]
+    for part in (tokens[:, :70], tokens[:5, 70], tokens[:2, 71:74], tokens[:1, 74]):
+        want, got = (e.distribution(s, part) for e, s in zip(engines, states, strict=True))
+        for a, b in zip(want, got, strict=True):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+
+
 def test_nothing_to_do(kernel: str) -> None:
     engine = native.Engine(random_model(), 2)
     state = engine.start(3)

@@ -79,6 +79,7 @@ class Engine:
         arrays = [np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("=")) for a in arrays]
         threads = max(1, min(threads, MAX_THREADS))
         self.model = model
+        self._groups = -(-c.vocab_size // reference.GROUP)
         self._logits, self._base, self._local = _Memory(), _Memory(), _Memory()
         self._engine = _native.engine(kernel, threads, shape, tables, arrays)
         self.name = f"native ({_native.engine_kernel(self._engine)}, {threads} thread{'s' * (threads > 1)})"
@@ -96,14 +97,24 @@ class Engine:
         """Logits int16 [n, T, V] of T steps; tokens [n, T]."""
         ids = np.ascontiguousarray(tokens, np.int32)
         logits = self._logits.empty((*ids.shape, self.model.config.vocab_size), np.int16)
-        _native.engine_run(self._engine, state, ids, *ids.shape, logits)
+        _native.engine_run(self._engine, state, ids, *ids.shape, logits, None, None)
         return logits
+
+    def distribution(self, state: Any, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """cumulate(step(state, tokens)) of tokens [n], cumulate(run(state, tokens)) of tokens [n, T], without the way
+        through memory in between."""
+        ids = np.ascontiguousarray(tokens, np.int32)
+        base = self._base.empty((*ids.shape, self._groups), np.uint64)
+        local = self._local.empty((*ids.shape, self.model.config.vocab_size), np.uint32)
+        n, T = ids.shape if ids.ndim == 2 else (len(ids), 1)
+        _native.engine_run(self._engine, state, ids, n, T, None, base, local)
+        return base, local
 
     def cumulate(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As reference.Engine.cumulate: base uint64 [..., ceil(V / 64)], local uint32 [..., V] of int16 [..., V]."""
         logits = np.ascontiguousarray(logits, np.int16)
-        rows, V = logits.shape[:-1], self.model.config.vocab_size
-        base = self._base.empty((*rows, -(-V // reference.GROUP)), np.uint64)
+        rows = logits.shape[:-1]
+        base = self._base.empty((*rows, self._groups), np.uint64)
         local = self._local.empty(logits.shape, np.uint32)
         _native.engine_cumulate(self._engine, logits, prod(rows), base, local)
         return base, local

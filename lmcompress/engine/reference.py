@@ -75,6 +75,10 @@ class Engine:
         """Logits int16 [n, T, V] of T steps; tokens [n, T]."""
         return np.stack([self.step(state, column) for column in tokens.T], axis=1)
 
+    def distribution(self, state: State, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """cumulate() of step() for tokens [n], of run() for tokens [n, T]."""
+        return self.cumulate(self.step(state, tokens) if tokens.ndim == 1 else self.run(state, tokens))
+
     def _attend(self, state: State, i: int, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Attention outputs int64 [n, H * D] of layer i: q [n, H, D]; k, v [n, D] join the state first."""
         layer, n, window = self.model.layers[i], len(q), self.model.config.window

@@ -26,6 +26,7 @@ typedef struct {
     uint8_t *attended; /* [ROWS][n_head * HEAD] */
     uint8_t *hidden; /* [ROWS][d_ff] */
     int16_t *cosine, *sine; /* [POSITIONS][ROTARY / 2] */
+    int16_t *logits; /* [ROWS][vocab_size], where the caller wants none */
     void *rows_x[ROWS], *rows_qkv[ROWS], *rows_hidden[ROWS], *rows_logits[ROWS];
 } Work;
 
@@ -119,7 +120,8 @@ static int work_new(Work *w, const Shape *s)
     w->hidden = lmc_alloc((size_t)ROWS * s->d_ff);
     w->cosine = lmc_alloc(POSITIONS * ROTARY / 2 * sizeof *w->cosine);
     w->sine = lmc_alloc(POSITIONS * ROTARY / 2 * sizeof *w->sine);
-    if (!w->x || !w->a || !w->qkv || !w->turned || !w->attended || !w->hidden || !w->cosine || !w->sine)
+    w->logits = lmc_alloc((size_t)ROWS * s->vocab_size * sizeof *w->logits);
+    if (!w->x || !w->a || !w->qkv || !w->turned || !w->attended || !w->hidden || !w->cosine || !w->sine || !w->logits)
         return -1;
     for (int r = 0; r < ROWS; r++) {
         w->rows_x[r] = w->x + (size_t)r * s->d_model;
@@ -139,6 +141,7 @@ static void work_free(Work *w)
     lmc_free(w->hidden);
     lmc_free(w->cosine);
     lmc_free(w->sine);
+    lmc_free(w->logits);
 }
 
 Engine *lmc_engine_new(const Kernel *kernel, int threads, const Shape *shape, const Arrays *arrays)
@@ -280,21 +283,34 @@ static void normalize(const Engine *e, Work *w, int n)
         e->kernel->normalize(w->x + r * e->shape.d_model, e->shape.d_model, w->a + r * e->shape.d_model);
 }
 
+/* What a call is asked for. */
+typedef struct {
+    const Engine *engine;
+    const State *state;
+    const int32_t *tokens; /* [n, T] */
+    int n, shares;
+    int64_t T;
+    int16_t *logits; /* [n, T, vocab_size], or NULL for: */
+    uint64_t *base;  /* [n, T, groups] */
+    uint32_t *local; /* [n, T, vocab_size] */
+} Run;
+
 /* C positions, from tokens[lane][t] on, of lanes first..first+n-1; n * C <= ROWS. The state's position stays. */
-static void forward(const Engine *e, const State *state, Work *w, int first, int n, const int32_t *tokens, int64_t T,
-                    int64_t t, int C, int16_t *logits)
+static void forward(const Run *run, Work *w, int first, int n, int64_t t, int C)
 {
+    const Engine *e = run->engine;
+    const State *state = run->state;
     const Shape *s = &e->shape;
     void (*product)(const Matrix *, int, int, const uint8_t *, int, Result, float, void *const *) = e->kernel->product;
     int d = s->d_model, heads = s->n_head * HEAD, rows = n * C;
     uint64_t position = state->position + (uint64_t)t;
     for (int r = 0; r < rows; r++) {
-        size_t at = (size_t)(first + r / C) * T + t + r % C;
-        const int8_t *embedding = e->embed + (size_t)tokens[at] * d;
+        size_t at = (size_t)(first + r / C) * run->T + t + r % C;
+        const int8_t *embedding = e->embed + (size_t)run->tokens[at] * d;
         int16_t *x = w->rows_x[r];
         for (int j = 0; j < d; j++)
             x[j] = (int16_t)(embedding[j] * 8);
-        w->rows_logits[r] = logits + at * s->vocab_size;
+        w->rows_logits[r] = run->logits ? run->logits + at * s->vocab_size : w->logits + (size_t)r * s->vocab_size;
     }
     for (int c = 0; c < C; c++)
         for (int j = 0; j < ROTARY / 2; j++) {
@@ -315,16 +331,12 @@ static void forward(const Engine *e, const State *state, Work *w, int first, int
     }
     normalize(e, w, rows);
     product(&e->head, 0, s->vocab_size, w->a, rows, TO_INT16, 32767, w->rows_logits);
+    for (int r = 0; r < rows && run->logits == NULL; r++) {
+        size_t at = (size_t)(first + r / C) * run->T + t + r % C, groups = (s->vocab_size + GROUP - 1) / GROUP;
+        e->kernel->cumulate(w->rows_logits[r], s->vocab_size, e->exp24, run->base + at * groups,
+                            run->local + at * s->vocab_size);
+    }
 }
-
-typedef struct {
-    const Engine *engine;
-    const State *state;
-    const int32_t *tokens;
-    int n, shares;
-    int64_t T;
-    int16_t *logits;
-} Run;
 
 static void run_share(void *context, int share)
 {
@@ -335,17 +347,19 @@ static void run_share(void *context, int share)
     int lanes = ROWS / (int)most;
     for (int first = begin; first < end; first += lanes)
         for (int64_t t = 0; t < run->T; t += most)
-            forward(run->engine, run->state, &run->engine->work[share], first, first + lanes < end ? lanes : end - first,
-                    run->tokens, run->T, t, (int)(t + most < run->T ? most : run->T - t), run->logits);
+            forward(run, &run->engine->work[share], first, first + lanes < end ? lanes : end - first, t,
+                    (int)(t + most < run->T ? most : run->T - t));
 }
 
-void lmc_engine_run(Engine *e, State *state, const int32_t *tokens, int n, int64_t T, int16_t *logits)
+void lmc_engine_run(Engine *e, State *state, const int32_t *tokens, int n, int64_t T, int16_t *logits, uint64_t *base,
+                    uint32_t *local)
 {
     state->active = n;
     if (n == 0 || T == 0)
         return;
     int64_t most = n * T / FEW < n ? n * T / FEW : n;
-    Run run = {e, state, tokens, n, most < 1 ? 1 : most < e->threads ? (int)most : e->threads, T, logits};
+    Run run = {e, state, tokens, n, most < 1 ? 1 : most < e->threads ? (int)most : e->threads, T, logits, base,
+               local};
     lmc_pool_run(e->pool, run_share, &run, run.shares);
     state->position += (uint64_t)T;
 }

@@ -49,8 +49,10 @@ Engine *lmc_engine_new(const Kernel *kernel, int threads, const Shape *shape, co
 void lmc_engine_free(Engine *engine);
 State *lmc_state_new(const Engine *engine, int n_lanes);
 void lmc_state_free(State *state);
-/* Logits [n, T, vocab_size] of what follows tokens [n, T] in lanes 0..n-1, n <= state->active. */
-void lmc_engine_run(Engine *engine, State *state, const int32_t *tokens, int n, int64_t T, int16_t *logits);
+/* Logits [n, T, vocab_size] of what follows tokens [n, T] in lanes 0..n-1, n <= state->active; or, where logits is NULL,
+ * their weights summed as in lmc_engine_cumulate, while the logits are still near the processor. */
+void lmc_engine_run(Engine *engine, State *state, const int32_t *tokens, int n, int64_t T, int16_t *logits,
+                    uint64_t *base, uint32_t *local);
 /* base [rows, ceil(V / GROUP)], local [rows, V] of logits [rows, V]. */
 void lmc_engine_cumulate(Engine *engine, const int16_t *logits, int64_t rows, uint64_t *base, uint32_t *local);
 /* Multiply-adds per second of one thread in products of n rows; 0: no memory. */

@@ -29,7 +29,7 @@ static void state_free(PyObject *capsule) { lmc_state_free(PyCapsule_GetPointer(
 static int take(PyObject *object, Py_buffer *view, int writable, int64_t count, size_t size, const char *what)
 {
     if (PyObject_GetBuffer(object, view, writable ? PyBUF_CONTIG : PyBUF_CONTIG_RO) < 0)
-        return -1;
+        return -1; /* view->obj is NULL then, and after a release: releasing it again does nothing */
     if (count < 0 || (uint64_t)view->len != (uint64_t)count * size) {
         PyErr_Format(PyExc_ValueError, "%s has %zd bytes, not %lld times %zu", what, view->len, (long long)count, size);
         PyBuffer_Release(view);
@@ -222,15 +222,17 @@ static PyObject *engine_start(PyObject *self, PyObject *args)
 }
 
 PyDoc_STRVAR(engine_run_doc,
-"engine_run(engine, state, tokens, n: int, T: int, logits) -> None\n\n"
-"tokens int32 [n, T] of lanes 0..n-1 in; logits int16 [n, T, vocab_size] of what follows out. Releases the GIL.\n"
+"engine_run(engine, state, tokens, n: int, T: int, logits, base, local) -> None\n\n"
+"tokens int32 [n, T] of lanes 0..n-1 in; out, of what follows, either logits int16 [n, T, V] or, where logits is None,\n"
+"base uint64 [n, T, ceil(V / 64)] and local uint32 [n, T, V]. Releases the GIL.\n"
 "ValueError for a token outside the vocabulary and for more lanes than were still running.");
 static PyObject *engine_run(PyObject *self, PyObject *args)
 {
-    PyObject *engine, *state_capsule, *tokens_object, *logits_object;
+    PyObject *engine, *state_capsule, *tokens_object, *logits_object, *base_object, *local_object;
     int n;
     long long T;
-    if (!PyArg_ParseTuple(args, "OOOiLO", &engine, &state_capsule, &tokens_object, &n, &T, &logits_object))
+    if (!PyArg_ParseTuple(args, "OOOiLOOO", &engine, &state_capsule, &tokens_object, &n, &T, &logits_object,
+                          &base_object, &local_object))
         return NULL;
     Handle *handle = PyCapsule_GetPointer(engine, ENGINE);
     State *state = handle == NULL ? NULL : PyCapsule_GetPointer(state_capsule, STATE);
@@ -240,31 +242,36 @@ static PyObject *engine_run(PyObject *self, PyObject *args)
         PyErr_Format(PyExc_ValueError, "%d lanes are still running, not %d", state->active, n);
         return NULL;
     }
-    Py_buffer tokens, logits;
+    Py_buffer tokens = {0}, logits = {0}, base = {0}, local = {0};
+    PyObject *result = NULL;
+    int64_t V = handle->shape.vocab_size, groups = (V + GROUP - 1) / GROUP;
     if (take(tokens_object, &tokens, 0, n * T, 4, "tokens"))
-        return NULL;
-    if (take(logits_object, &logits, 1, n * T * handle->shape.vocab_size, 2, "logits")) {
-        PyBuffer_Release(&tokens);
-        return NULL;
-    }
+        goto end;
+    if (logits_object != Py_None ? take(logits_object, &logits, 1, n * T * V, 2, "logits")
+                                 : take(base_object, &base, 1, n * T * groups, 8, "base") ||
+                                       take(local_object, &local, 1, n * T * V, 4, "local"))
+        goto end;
     const int32_t *ids = tokens.buf;
     int bad = 0;
     for (int64_t i = 0; i < n * T; i++)
-        bad |= ids[i] < 0 || ids[i] >= handle->shape.vocab_size;
-    if (bad)
+        bad |= ids[i] < 0 || ids[i] >= V;
+    if (bad) {
         PyErr_SetString(PyExc_ValueError, "a token is not in the vocabulary");
-    else {
-        Py_BEGIN_ALLOW_THREADS
-        PyThread_acquire_lock(handle->lock, WAIT_LOCK);
-        lmc_engine_run(handle->engine, state, ids, n, T, logits.buf);
-        PyThread_release_lock(handle->lock);
-        Py_END_ALLOW_THREADS
+        goto end;
     }
+    Py_BEGIN_ALLOW_THREADS
+    PyThread_acquire_lock(handle->lock, WAIT_LOCK);
+    lmc_engine_run(handle->engine, state, ids, n, T, logits.buf, base.buf, local.buf);
+    PyThread_release_lock(handle->lock);
+    Py_END_ALLOW_THREADS
+    Py_INCREF(Py_None);
+    result = Py_None;
+end:
     PyBuffer_Release(&tokens);
     PyBuffer_Release(&logits);
-    if (bad)
-        return NULL;
-    Py_RETURN_NONE;
+    PyBuffer_Release(&base);
+    PyBuffer_Release(&local);
+    return result;
 }
 
 PyDoc_STRVAR(engine_cumulate_doc,
@@ -284,27 +291,23 @@ static PyObject *engine_cumulate(PyObject *self, PyObject *args)
         return NULL;
     }
     int64_t V = handle->shape.vocab_size, groups = (V + GROUP - 1) / GROUP;
-    Py_buffer logits, base, local;
-    if (take(logits_object, &logits, 0, rows * V, 2, "logits"))
-        return NULL;
-    if (take(base_object, &base, 1, rows * groups, 8, "base")) {
-        PyBuffer_Release(&logits);
-        return NULL;
-    }
-    if (take(local_object, &local, 1, rows * V, 4, "local")) {
-        PyBuffer_Release(&logits);
-        PyBuffer_Release(&base);
-        return NULL;
-    }
+    Py_buffer logits = {0}, base = {0}, local = {0};
+    PyObject *result = NULL;
+    if (take(logits_object, &logits, 0, rows * V, 2, "logits") || take(base_object, &base, 1, rows * groups, 8, "base") ||
+        take(local_object, &local, 1, rows * V, 4, "local"))
+        goto end;
     Py_BEGIN_ALLOW_THREADS
     PyThread_acquire_lock(handle->lock, WAIT_LOCK);
     lmc_engine_cumulate(handle->engine, logits.buf, rows, base.buf, local.buf);
     PyThread_release_lock(handle->lock);
     Py_END_ALLOW_THREADS
+    Py_INCREF(Py_None);
+    result = Py_None;
+end:
     PyBuffer_Release(&logits);
     PyBuffer_Release(&base);
     PyBuffer_Release(&local);
-    Py_RETURN_NONE;
+    return result;
 }
 
 PyDoc_STRVAR(bench_gemm_doc,
