@@ -176,9 +176,27 @@ class Lane:
         self.text = Text(number)
         self.matches = (Match(), Match())
         self.hits = [0, 0]  # of the last 4 expectations from the line above, by field and by column, which were right
+        # of the token under way
+        self.expected: list[int] = []  # tokens [EXPERTS], -1 for none
+        self.context: list[int] = []  # hashes [N_CTX]
+        self.runs: list[Run] = []  # [len(REMEMBERS)]
+        self.indirect = (0, 0)  # cells that learn it
+        self.apm_hash = (0, 0)
         self.node = -1  # < 0: ~token
+        self.level = 0
+        self.position = 0  # the node's number among those of its bucket
         self.bucket = [0] * N_CTX  # first slots' indices
+        # of the decision under way: which statistics spoke, and what came of it
+        self.slot_used: list[int | None] = []
+        self.expert_used: list[int | None] = []
+        self.run_used: list[int | None] = []
         self.input = np.zeros(INPUTS, np.int64)
+        self.chosen: list[int] = []  # weight sets [SETS]
+        self.final: list[int] = []  # weights of the sets' predictions
+        self.stretched: list[int] = []
+        self.p_set: list[int] = []
+        self.p_mixed = 0
+        self.apm_used: list[tuple[int, int]] = []
 
 
 class Mixer:
@@ -355,7 +373,7 @@ class Mixer:
             x[0] = clamp(log2(below[2] - below[1]) - log2(below[1] - below[0]), 4095)
             x[1] = linear22(squash(x[0] * 256) >> 2)
         order = 0
-        lane.slot_used: list[int | None] = [None] * N_CTX
+        lane.slot_used = [None] * N_CTX
         for i in range(N_CTX):
             slot = int(self.table[lane.bucket[i] + lane.position])
             n, p = slot & 15, slot >> 4 ^ 2048
@@ -366,7 +384,7 @@ class Mixer:
                 x[3 + 2 * i] = (p - 2048) * (n + 1) >> 4
                 order = i if i <= 4 else order
         confidence = 0
-        lane.expert_used: list[int | None] = [None] * EXPERTS
+        lane.expert_used = [None] * EXPERTS
         for e, expected in enumerate(lane.expected):
             if not lo <= expected < hi:
                 continue
@@ -384,7 +402,7 @@ class Mixer:
             lane.expert_used[e] = used
             x[FIRST_EXPERT + 2 * e] = sign * clamp(log2(p + 1) - log2((1 << 22) - p), 4095)
             x[FIRST_EXPERT + 2 * e + 1] = sign * linear22(p)
-        lane.run_used: list[int | None] = [None] * len(REMEMBERS)
+        lane.run_used = [None] * len(REMEMBERS)
         for i, run in enumerate(lane.runs):
             if run.count and lo <= run.token < hi:
                 used = (i * RUN_LENGTHS + min(run.count, RUN_LENGTHS - 1)) * LEVELS + level
@@ -396,8 +414,8 @@ class Mixer:
         x[BIAS] = 256
         lane.input = np.array(x, np.int64)
 
-        text, expected = lane.text, lane.expected
-        near = 2 * (lo <= expected[2] < hi) + (lo <= expected[1] < hi)
+        text = lane.text
+        near = 2 * (lo <= lane.expected[2] < hi) + (lo <= lane.expected[1] < hi)
         lane.chosen = [
             (confidence * 4 + near) * 2 + (level > 3),
             min(text.column, FIELDS - 1) * 8 + min(text.column_tokens, 7),
