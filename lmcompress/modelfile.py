@@ -2,9 +2,9 @@
 
 Knows: the file's layout, the bounds that weights must keep. Does not know: arithmetic, archives.
 
-Layout: MAGIC, uint32 length of the header, the header (JSON: name, arithmetic, config, card), then one zstd frame with
-every array in the order of `_shapes`, little-endian, row by row. zstd's Huffman stage is within 1 % of an arithmetic
-coder on such weights (docs/LOG.md) and loads in milliseconds. The model id is the SHA-256 of the whole file.
+Layout: MAGIC, uint32 length of the header, the header (JSON: name, arithmetic, config, card), one zstd frame with every
+array in the order of `_shapes`, little-endian, row by row, and the SHA-256 of everything before it, which is the model's
+id. zstd's Huffman stage is within 1 % of an arithmetic coder on such weights (docs/LOG.md) and loads in milliseconds.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ START = b"\0"  # the piece before a lane's first
 SHIPPED = Path(__file__).parent / "models"
 SUFFIX = ".lmm"
 MAX_FILE = 1 << 30
+DIGEST_SIZE = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +62,12 @@ class Model:
     head: np.ndarray  # int8 [V, d]
     head_scale: np.ndarray  # float32 [V]
     card: dict[str, Any] = field(default_factory=dict)  # how it was trained, under which licences, what it scored
-    digest: bytes = b""  # SHA-256 of the file, 32 bytes; set by loads()
+    digest: bytes = b""  # the model's id, SHA-256, 32 bytes; set by loads()
+
+    @property
+    def model_id(self) -> str:
+        """The digest in hexadecimal."""
+        return self.digest.hex()
 
     @cached_property
     def start(self) -> int:
@@ -103,15 +109,19 @@ def dumps(model: Model) -> bytes:
         {"name": model.name, "arithmetic": ARITHMETIC, "config": asdict(model.config), "card": model.card}
     ).encode()
     body = zstandard.ZstdCompressor(level=3).compress(b"".join(parts))
-    return MAGIC + struct.pack("<I", len(header)) + header + body
+    content = MAGIC + struct.pack("<I", len(header)) + header + body
+    return content + hashlib.sha256(content).digest()
 
 
 def loads(data: bytes) -> Model:
     """The model in a file's bytes. Raises CorruptError where they are not one, UnsupportedError for another version."""
     import zstandard
 
-    if len(data) > MAX_FILE or not data.startswith(MAGIC) or len(data) < len(MAGIC) + 4:
+    if len(data) > MAX_FILE or not data.startswith(MAGIC) or len(data) < len(MAGIC) + 4 + DIGEST_SIZE:
         raise CorruptError("not a model file")
+    data, digest = data[:-DIGEST_SIZE], data[-DIGEST_SIZE:]
+    if hashlib.sha256(data).digest() != digest:
+        raise CorruptError("damaged model file: its SHA-256 does not fit")
     (size,) = struct.unpack_from("<I", data, len(MAGIC))
     begin = len(MAGIC) + 4 + size
     try:
@@ -147,7 +157,6 @@ def loads(data: bytes) -> Model:
         raise CorruptError("damaged model file: vocabulary")
     embed, head, head_scale = (fields.pop(n)[0] for n in ("embed", "head", "head_scale"))
     layers = tuple(Layer(**{n: a[i] for n, a in fields.items()}) for i in range(config.n_layer))
-    digest = hashlib.sha256(data).digest()
     card = header.get("card", {})
     return Model(name, config, Tokenizer(pieces, costs), depths, embed, layers, head, head_scale, card, digest)
 
@@ -194,6 +203,6 @@ def find(digest: bytes) -> Model:
     """The shipped model with this SHA-256. Raises MissingModelError where there is none."""
     for name in shipped():
         data = (SHIPPED / f"{name}{SUFFIX}").read_bytes()
-        if hashlib.sha256(data).digest() == digest:
+        if data[-DIGEST_SIZE:] == digest:
             return loads(data)
     raise MissingModelError(f"no model with SHA-256 {digest.hex()}; give its file with --model")

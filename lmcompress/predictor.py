@@ -124,7 +124,8 @@ class Predictor:
 
     def begin(self, previous: np.ndarray) -> None:
         """A step of lanes 0..m-1, whose tokens before it are previous int32 [m]."""
-        self.mixer.begin(*self._distribution(previous), len(previous))
+        sums = self.network.distribution(self.state, previous) if self.network else (None, None)
+        self.mixer.begin(*sums, len(previous))
 
     def predict(self) -> np.ndarray:
         """k uint32 [active]: P(bit = 1) = k / 2^24 for the next level, of the lanes whose token has not
@@ -148,15 +149,10 @@ class Predictor:
         for start in range(0, T, size):
             part = slice(start, start + size)
             if self.network:
-                base, local = self.network.cumulate(self.network.run(self.state, previous[:, part]))
+                base, local = self.network.distribution(self.state, previous[:, part])
             for t in range(tokens[:, part].shape[1]):
                 step = (base[:, t], local[:, t]) if self.network else (None, None)
                 k, b = self.mixer.encode(*step, tokens[:, start + t])
                 ks.append(k)
                 bits.append(b)
         return np.concatenate(ks), np.concatenate(bits)
-
-    def _distribution(self, previous: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
-        if not self.network:
-            return None, None
-        return self.network.cumulate(self.network.step(self.state, previous))

@@ -41,7 +41,8 @@ class Engine:
         self.embed, self.head = self._matrix(model.embed), self._matrix(model.head)
         self.head_scale = self._tensor(model.head_scale)
         self.layers = [
-            {n: self._matrix(a) if a.ndim == 2 else self._tensor(a) for n, a in vars(layer).items()} for layer in model.layers
+            {n: self._matrix(a) if a.ndim == 2 else self._tensor(a) for n, a in vars(layer).items()}
+            for layer in model.layers
         ]
         angle = np.arange(PERIOD)[:, None] * np.array(TURNS) % PERIOD
         self.cos, self.sin = (self._tensor(table[angle]).double() for table in (reference.COS, reference.SIN))
@@ -64,6 +65,10 @@ class Engine:
         state.keys, state.values, state.still = (t[:, :n] for t in (state.keys, state.values, state.still))
         parts = [self._run(state, tokens[:, t : t + COLUMNS]) for t in range(0, tokens.shape[1], COLUMNS)]
         return np.concatenate(parts, axis=1)
+
+    def distribution(self, state: State, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """cumulate() of step() for tokens [n], of run() for tokens [n, T]."""
+        return self.cumulate(self.step(state, tokens) if tokens.ndim == 1 else self.run(state, tokens))
 
     def cumulate(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As reference.Engine.cumulate."""
@@ -151,5 +156,3 @@ def inverse_rms(x: Tensor) -> Tensor:
 
 def normalize(x: Tensor) -> Tensor:
     return clamp_round(x.float() * inverse_rms(x), -127, 127)
-
-
