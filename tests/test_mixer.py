@@ -26,8 +26,8 @@ TABLE = "id,name,price,\t|note\n" + "".join(
     for i in range(90)
 )
 CODE = "".join(f"    if value_{i % 5} > {i}:\n        total += table[value_{i % 5}]\n\n" for i in range(30))
-LONG_LINE = ",".join(str(i * i) for i in range(200)) + "\n" + "  " * 300 + "\n"
-TEXTS = {"prose": PROSE * 2, "log": LOG[:2500], "table": TABLE[:2500], "code": CODE[:1500], "long line": LONG_LINE}
+LONG_LINE = ",".join(str(i * i) for i in range(150)) + "\n" + "  " * 300 + "\n"
+TEXTS = {"prose": PROSE, "log": LOG[:1200], "table": TABLE[:1200], "code": CODE[:800], "long line": LONG_LINE}
 
 
 def vocabulary() -> Tokenizer:
