@@ -20,7 +20,6 @@ from lmcompress.modelfile import Model
 from lmcompress.predictor import Engines, Predictor, Vocabulary
 
 MAX_LANES = 1024
-STEPS = 64  # steps whose decisions are handed to the coder together
 
 
 def pack(config: CodecConfig) -> bytes:
@@ -57,9 +56,7 @@ class Codec:
         predictor = Predictor(self.engines, self.vocabulary, n_lanes, len(tokens))
         coder = Encoder()
         for start, stop, m in spans(counts):
-            for t in range(start, stop, STEPS):
-                part = slice(t, min(t + STEPS, stop))
-                k, bits = predictor.encode(previous[:m, part], lanes[:m, part])
+            for k, bits in predictor.encode(previous[:m, start:stop], lanes[:m, start:stop]):
                 coder.encode(bits, k)
         return bytes(Writer().varint(len(tokens)).varint(n_lanes).put(coder.finish()))
 

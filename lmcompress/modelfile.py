@@ -93,7 +93,11 @@ def dumps(model: Model) -> bytes:
     """The file's bytes. The same model gives the same bytes with the same version of zstandard."""
     import zstandard
 
-    arrays: dict[str, list[np.ndarray]] = {"embed": [model.embed], "head": [model.head], "head_scale": [model.head_scale]}
+    arrays: dict[str, list[np.ndarray]] = {
+        "embed": [model.embed],
+        "head": [model.head],
+        "head_scale": [model.head_scale],
+    }
     for layer in model.layers:
         for name in vars(layer):
             arrays.setdefault(name, []).append(getattr(layer, name))

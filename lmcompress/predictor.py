@@ -7,6 +7,8 @@ tokens. Both give the same integers.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -140,19 +142,31 @@ class Predictor:
         """int32 [m]: the step's tokens, once no lane is active."""
         return self.mixer.tokens()
 
-    def encode(self, previous: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """T steps of lanes 0..m-1: (k uint32, bits uint8) of their decisions in coding order; previous and tokens are
-        int32 [m, T]."""
+    def encode(self, previous: np.ndarray, tokens: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Steps of lanes 0..m-1, some at a time: (k uint32, bits uint8) of their decisions in coding order; previous and
+        tokens are int32 [m, T]. The network is one batch ahead of the mixer, in a thread of its own."""
         m, T = tokens.shape
-        ks, bits = [], []
         size = max(1, BATCH // m)
-        for start in range(0, T, size):
-            part = slice(start, start + size)
-            if self.network:
-                base, local = self.network.distribution(self.state, previous[:, part])
-            for t in range(tokens[:, part].shape[1]):
-                step = (base[:, t], local[:, t]) if self.network else (None, None)
-                k, b = self.mixer.encode(*step, tokens[:, start + t])
-                ks.append(k)
-                bits.append(b)
+        parts = [slice(start, start + size) for start in range(0, T, size)]
+        if self.network is None:
+            for part in parts:
+                yield self._mix(tokens[:, part], None, None)
+            return
+        with ThreadPoolExecutor(1) as ahead:
+            following = ahead.submit(self.network.distribution, self.state, previous[:, parts[0]])
+            for part, after in zip(parts, [*parts[1:], None], strict=True):
+                base, local = following.result()
+                if after:
+                    following = ahead.submit(self.network.distribution, self.state, previous[:, after])
+                yield self._mix(tokens[:, part], base, local)
+
+    def _mix(
+        self, tokens: np.ndarray, base: np.ndarray | None, local: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The decisions of steps whose tokens int32 [m, T] are known; base [m, T, groups], local [m, T, V]."""
+        steps = []
+        for t in range(tokens.shape[1]):
+            sums = (None, None) if base is None or local is None else (base[:, t], local[:, t])
+            steps.append(self.mixer.encode(*sums, tokens[:, t]))
+        ks, bits = zip(*steps, strict=True)
         return np.concatenate(ks), np.concatenate(bits)

@@ -68,7 +68,9 @@ def test_another_arithmetic_is_refused_by_name(model: Model) -> None:
         loads(data)
 
 
-@pytest.mark.parametrize("change", [{"qkv": 64}, {"embed": -128}, {"score": 512}, {"o_scale": np.nan}, {"up_scale": -1.0}])
+@pytest.mark.parametrize(
+    "change", [{"qkv": 64}, {"embed": -128}, {"score": 512}, {"o_scale": np.nan}, {"up_scale": -1.0}]
+)
 def test_numbers_out_of_bounds_are_refused(model: Model, change: dict[str, float]) -> None:
     ((name, value),) = change.items()
     holder = model if name == "embed" else model.layers[0]
@@ -77,7 +79,9 @@ def test_numbers_out_of_bounds_are_refused(model: Model, change: dict[str, float
     if name == "embed":
         bad = dataclasses.replace(model, embed=array)
     else:
-        bad = dataclasses.replace(model, layers=(dataclasses.replace(model.layers[0], **{name: array}), model.layers[1]))
+        bad = dataclasses.replace(
+            model, layers=(dataclasses.replace(model.layers[0], **{name: array}), model.layers[1])
+        )
     with pytest.raises(CorruptError, match="out of bounds"):
         loads(dumps(bad))
 
