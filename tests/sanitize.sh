@@ -15,3 +15,18 @@ for sanitizers in address,undefined thread; do
     ${CC:-cc} $flags -fsanitize=$sanitizers -fno-sanitize-recover=all $sources -o "$out/driver" -lm
     "$out/driver" "$out/vectors"
 done
+
+echo "== the extension in Python: address,undefined"
+rm -rf "$out/tree"
+mkdir "$out/tree"
+cp -r lmcompress tests setup.py pyproject.toml "$out/tree"
+rm -f "$out"/tree/lmcompress/_native*.so
+cd "$out/tree"
+export CFLAGS="-g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
+${PYTHON:-python3} setup.py -q build_ext --inplace
+unset CFLAGS
+# what Python itself leaves behind at its end is not looked at
+LD_PRELOAD="$(${CC:-cc} -print-file-name=libasan.so) $(${CC:-cc} -print-file-name=libubsan.so)" \
+    ASAN_OPTIONS=detect_leaks=0 "${PYTHON:-python3}" -m pytest -q -p no:cacheprovider \
+    tests/test_engine.py tests/test_tokenizer.py tests/test_coder.py tests/test_mixer.py \
+    -k "not without_python and not whole_texts" # the first compiles the driver once more, the second takes minutes
