@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard lmcompress/native/*.c lmcompress/native/*.h)
 
-.PHONY: demo test fuzz clean
+.PHONY: demo test fuzz sanitize cross clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m benchmarks.demo
@@ -16,6 +16,14 @@ test: $(VENV)/test.stamp
 
 fuzz: $(VENV)/test.stamp
 	$(BIN)/python -m tests.fuzz --n 100000
+
+# the C code under ASan, UBSan and TSan
+sanitize: $(VENV)/test.stamp
+	PYTHON=$(abspath $(BIN)/python) tests/sanitize.sh
+
+# the kernels on aarch64 and s390x under qemu-user; needs Debian's gcc-aarch64-linux-gnu, gcc-s390x-linux-gnu, qemu-user
+cross: $(VENV)/test.stamp
+	PYTHON=$(abspath $(BIN)/python) tests/cross/run.sh
 
 # the C extension is built by the install; it runs again only when something that it reads has changed
 $(VENV)/%.stamp: $(SOURCES) | $(BIN)/python
