@@ -84,24 +84,3 @@ def weight_balanced(weights: Sequence[int] | np.ndarray, max_depth: int = MAX_DE
 def text_order(pieces: Sequence[bytes]) -> np.ndarray:
     """int64 [V]: old ids in the order of their bytes, so that subtrees are what begins alike."""
     return np.array(sorted(range(len(pieces)), key=lambda i: pieces[i]), np.int64)
-
-
-def cluster_order(vectors: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """int64 [V]: old ids in an order whose subtrees are what is used alike. Vectors float [V, d] (a model's rows of its
-    output matrix); each set of ids is split at the middle of its weight along its direction of largest variance."""
-    order: list[int] = []
-    todo = [np.arange(len(vectors))]
-    while todo:
-        ids = todo.pop()
-        if len(ids) <= 2:
-            order.extend(ids.tolist())
-            continue
-        w = weights[ids] / weights[ids].sum()
-        centred = vectors[ids] - w @ vectors[ids]
-        direction = np.linalg.eigh((centred * w[:, None]).T @ centred)[1][:, -1]
-        ids = ids[np.argsort(centred @ direction, kind="stable")]
-        cumulated = np.cumsum(weights[ids])
-        split = int(np.searchsorted(cumulated, cumulated[-1] / 2))
-        split = min(max(split, 1), len(ids) - 1)
-        todo += [ids[split:], ids[:split]]
-    return np.array(order, np.int64)
