@@ -30,19 +30,20 @@ class Level:
 
 
 LEVELS = {
-    1: Level("fast", False, 20, 16384),
-    2: Level("fast", False, 22, 32768),
-    3: Level("fast", True, 20, 16384),
-    4: Level("fast", True, 22, 16384),
-    5: Level("fast", True, 22, 16384),
-    6: Level("fast", True, 22, 32768),
-    7: Level("fast", True, 24, 32768),
-    8: Level("fast", True, 24, 65536),
-    9: Level("fast", True, 24, 131072),
+    1: Level("fast", False, 22, 65536),
+    2: Level("fast", False, 26, 262144),
+    3: Level("fast", True, 22, 16384),
+    4: Level("fast", True, 24, 32768),
+    5: Level("fast", True, 26, 65536),
+    6: Level("fast", True, 26, 131072),
+    7: Level("fast", True, 26, 262144),
+    8: Level("fast", True, 26, 524288),
+    9: Level("fast", True, 28, 1048576),
 }
 DEFAULT_LEVEL = 5
 DEFAULT_MEMORY = 1 << 30  # bytes that decoding one block may take
-LM_MEMORY = 20  # bytes that decoding takes for each byte of a block's content: tokens, lanes, both copies of the text
+LM_MEMORY = 12  # bytes that decoding takes for each byte of a block's content: tokens, lanes, both copies of the text
+LM_FIXED = 1 << 25  # bytes that a model and what goes with it take
 
 PROBE_LEVEL, BEST_LEVEL = 3, 19  # of zstd
 NOISE = 0.97  # a block whose probe leaves more than this is noise to every model
@@ -93,8 +94,9 @@ def load_for_reading(header: Header, model: Model | str | Path | None, threads: 
     if header.codec is None:
         raise CorruptError("a block needs a codec, but the header names none")
     config = codec.unpack(header.codec)
-    if 1 << config.mixer_bits > memory:
-        raise LimitError(f"the archive needs {1 << config.mixer_bits} bytes of memory, more than the {memory} allowed")
+    needed = LM_FIXED + (5 << config.mixer_bits) // 4
+    if needed > memory:
+        raise LimitError(f"the archive needs {needed} bytes of memory, more than the {memory} allowed")
     loaded = None
     if header.model_digest is not None:
         given = modelfile.load(model) if isinstance(model, (str, Path)) else model

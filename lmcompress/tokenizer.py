@@ -44,10 +44,13 @@ class Tokenizer:
 
     def decode(self, ids: np.ndarray) -> bytes:
         """The bytes that `ids` (integers [n], each below vocab_size) stand for."""
+        return b"".join(self._decode(ids[i : i + WINDOW]) for i in range(0, len(ids), WINDOW))
+
+    def _decode(self, ids: np.ndarray) -> bytes:
         ids = np.asarray(ids, np.int64)
         lengths = self.lengths[ids]
         ends = np.cumsum(lengths)
-        within = np.arange(ends[-1] if len(ids) else 0) - np.repeat(ends - lengths, lengths)
+        within = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
         return self._text[np.repeat(self._starts[ids], lengths) + within].tobytes()
 
     @cached_property
