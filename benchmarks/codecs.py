@@ -166,8 +166,10 @@ class Zstd(Codec):
         zstandard = importlib.import_module("zstandard")
         if self.level < 22:
             return zstandard.ZstdCompressor(level=self.level).compress(data)
+        # without dict_size the tables would be too small to index the dictionary
+        dict_size = len(self.dictionary) if self.dictionary else 0
         parameters = zstandard.ZstdCompressionParameters.from_level(
-            22, source_size=len(data), window_log=self.window, enable_ldm=True
+            22, source_size=len(data), dict_size=dict_size, window_log=self.window, enable_ldm=True
         )
         return zstandard.ZstdCompressor(compression_params=parameters, dict_data=self.dictionary).compress(data)
 
