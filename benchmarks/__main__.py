@@ -1,4 +1,5 @@
-"""The command: `python -m benchmarks [run|small|scaling|coder|kernels|dictionary|report|codecs]`; `run` on the samples by default.
+"""The command: `python -m benchmarks [run|small|scaling|parts|lanes|model|quantization|coder|
+kernels|dictionary|report|codecs]`; `run` on the samples by default.
 
 Knows: which codecs on which files, in what order, and where the rows go. Does not know: how anything is measured or drawn.
 """
@@ -168,6 +169,68 @@ def scaling(most: int, paths: tuple[Path, ...], names: tuple[str, ...], threads:
         every = chosen(names)
         works = [(codec, file, t, 0) for codec in every for file in files for t in with_threads(codec, threads)]
         carry_out("scaling", works, effort(rest), rest["out"], rest["again"])
+
+
+def block_options(command: Callable[..., None]) -> Callable[..., None]:
+    """What the studies of single blocks have in common."""
+    for option in reversed(
+        (
+            click.option("--corpus", "paths", multiple=True, type=click.Path(exists=True, path_type=Path),
+                         help="A file or folder, again for more. Default: the samples in corpora/."),
+            click.option("--model", default="fast", show_default=True, help="A shipped model or a model file."),
+            click.option("--limit", default=300_000, show_default=True, help="Bytes of each file."),
+            click.option("--threads", default=1, show_default=True),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@main.command("parts")
+@block_options
+def parts_command(paths: tuple[Path, ...], model: str, limit: int, threads: int) -> None:
+    """Network alone, mixer alone, both; both in 1, 8, 32 lanes."""
+    from benchmarks import parts
+    from lmcompress import modelfile
+
+    files = [source.path for source in corpora.sources(paths or (SAMPLES,))]
+    wide = Console(width=160)
+    wide.print(parts.parts_table(modelfile.load(model), files, limit, 26, 65536, threads))
+
+
+@main.command("lanes")
+@click.option("--lane", "lengths", multiple=True, type=int, default=(16384, 65536), show_default=True)
+@click.option("--bits", multiple=True, type=int, default=(22, 26), show_default=True)
+@block_options
+def lanes_command(
+    lengths: tuple[int, ...], bits: tuple[int, ...], paths: tuple[Path, ...], model: str, limit: int, threads: int
+) -> None:
+    """Lengths of lanes and sizes of tables."""
+    from benchmarks import parts
+    from lmcompress import modelfile
+
+    files = [source.path for source in corpora.sources(paths or (SAMPLES,))]
+    Console(width=160).print(parts.lanes_table(modelfile.load(model), files, limit, lengths, bits, threads))
+
+
+@main.command("model")
+@click.argument("name", default="fast")
+def model_command(name: str) -> None:
+    """Bytes of a model's weights before and after."""
+    from benchmarks import parts
+
+    Console(width=120).print(parts.model_table(name))
+
+
+@main.command()
+@click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
+@click.argument("ids", type=click.Path(exists=True, path_type=Path))
+@click.option("--tokens", default=24_576, show_default=True, help="Of each category's validation split.")
+def quantization(checkpoint: Path, ids: Path, tokens: int) -> None:
+    """What the integers cost: a training run's checkpoint and its folder of token ids."""
+    from benchmarks import parts
+
+    Console(width=120).print(parts.quantization_table(checkpoint, ids, tokens))
 
 
 @main.command()

@@ -47,6 +47,8 @@ class Layer:
     up_scale: np.ndarray  # float32 [d_ff]
     down: np.ndarray  # int8 [d, d_ff]
     down_scale: np.ndarray  # float32 [d]
+    qkv_gain: np.ndarray  # float32 [d], powers of two from 2^-7 to 1: of the normalized channels that qkv reads
+    up_gain: np.ndarray  # float32 [d], likewise
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,7 @@ class Model:
     layers: tuple[Layer, ...]
     head: np.ndarray  # int8 [V, d]
     head_scale: np.ndarray  # float32 [V]
+    head_gain: np.ndarray  # float32 [d], as a layer's
     card: dict[str, Any] = field(default_factory=dict)  # how it was trained, under which licences, what it scored
     digest: bytes = b""  # the model's id, SHA-256, 32 bytes; set by loads()
 
@@ -84,8 +87,9 @@ def _shapes(c: ModelConfig) -> list[tuple[str, str, tuple[int, ...]]]:
         ("o", "|i1", (d, heads)), ("o_scale", "<f4", (d,)),
         ("up", "|i1", (c.d_ff, d)), ("up_scale", "<f4", (c.d_ff,)),
         ("down", "|i1", (d, c.d_ff)), ("down_scale", "<f4", (d,)),
+        ("qkv_gain", "<f4", (d,)), ("up_gain", "<f4", (d,)),
     ]  # fmt: skip
-    ends = [("head", "|i1", (c.vocab_size, d)), ("head_scale", "<f4", (c.vocab_size,))]
+    ends = [("head", "|i1", (c.vocab_size, d)), ("head_scale", "<f4", (c.vocab_size,)), ("head_gain", "<f4", (d,))]
     return [("embed", "|i1", (c.vocab_size, d)), *layer * c.n_layer, *ends]
 
 
@@ -97,6 +101,7 @@ def dumps(model: Model) -> bytes:
         "embed": [model.embed],
         "head": [model.head],
         "head_scale": [model.head_scale],
+        "head_gain": [model.head_gain],
     }
     for layer in model.layers:
         for name in vars(layer):
@@ -159,10 +164,12 @@ def loads(data: bytes) -> Model:
         raise CorruptError(f"damaged model file: {error}") from None
     if len(set(pieces)) != V or START not in pieces or 0 in costs:
         raise CorruptError("damaged model file: vocabulary")
-    embed, head, head_scale = (fields.pop(n)[0] for n in ("embed", "head", "head_scale"))
+    embed, head, head_scale, head_gain = (fields.pop(n)[0] for n in ("embed", "head", "head_scale", "head_gain"))
     layers = tuple(Layer(**{n: a[i] for n, a in fields.items()}) for i in range(config.n_layer))
     card = header.get("card", {})
-    return Model(name, config, Tokenizer(pieces, costs), depths, embed, layers, head, head_scale, card, digest)
+    return Model(
+        name, config, Tokenizer(pieces, costs), depths, embed, layers, head, head_scale, head_gain, card, digest
+    )
 
 
 def _check_config(c: ModelConfig) -> None:
@@ -180,6 +187,8 @@ def _check_config(c: ModelConfig) -> None:
 def _check_array(name: str, array: np.ndarray) -> None:
     if name == "score":
         good = array.min() >= 1 and array.max() <= 511
+    elif name.endswith("_gain"):
+        good = bool(np.isin(array, np.exp2(-np.arange(8, dtype=np.float32))).all())
     elif array.dtype.kind == "f":
         good = bool(np.isfinite(array).all()) and array.min() >= 2.0**-40 and array.max() <= 2.0**10
     else:

@@ -22,6 +22,9 @@ def random_model(config: ModelConfig = TINY, seed: int = 0) -> Model:
     def scale(rows: int, unit: float) -> np.ndarray:
         return (unit * rng.uniform(0.5, 2.0, rows)).astype(np.float32)
 
+    def gain(channels: int) -> np.ndarray:
+        return np.exp2(-np.minimum(rng.geometric(0.7, channels) - 1, 7)).astype(np.float32)
+
     layers = tuple(
         Layer(
             qkv=matrix(heads + 2 * HEAD_SIZE, d),
@@ -34,6 +37,8 @@ def random_model(config: ModelConfig = TINY, seed: int = 0) -> Model:
             up_scale=scale(config.d_ff, 0.006),
             down=matrix(d, config.d_ff),
             down_scale=scale(d, 0.003),
+            qkv_gain=gain(d),
+            up_gain=gain(d),
         )
         for _ in range(config.n_layer)
     )
@@ -44,5 +49,5 @@ def random_model(config: ModelConfig = TINY, seed: int = 0) -> Model:
     short = 2 ** (depth + 1) - V  # leaves of a tree as balanced as can be
     depths = np.array([depth] * short + [depth + 1] * (V - short), np.uint8)
     embed = rng.integers(-127, 128, (V, d)).astype(np.int8)
-    model = Model("random", config, tokenizer, depths, embed, layers, matrix(V, d), scale(V, 0.05))
+    model = Model("random", config, tokenizer, depths, embed, layers, matrix(V, d), scale(V, 0.05), gain(d))
     return loads(dumps(model))

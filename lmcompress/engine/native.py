@@ -21,7 +21,20 @@ from lmcompress.modelfile import Model
 
 KERNEL_VARIABLE = "LMC_KERNEL"  # an instruction set's name, for tests and measurements; by default the best there is
 MAX_THREADS = 64
-_LAYER = ("qkv", "qkv_scale", "score", "attn_scale", "o", "o_scale", "up", "up_scale", "down", "down_scale")
+_LAYER = (
+    "qkv",
+    "qkv_scale",
+    "score",
+    "attn_scale",
+    "o",
+    "o_scale",
+    "up",
+    "up_scale",
+    "down",
+    "down_scale",
+    "qkv_gain",
+    "up_gain",
+)
 
 
 class _Memory:
@@ -75,6 +88,7 @@ class Engine:
             *(getattr(layer, name) for layer in model.layers for name in _LAYER),
             model.head,
             model.head_scale,
+            model.head_gain,
         ]
         arrays = [np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("=")) for a in arrays]
         threads = max(1, min(threads, MAX_THREADS))

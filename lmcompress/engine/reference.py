@@ -60,16 +60,18 @@ class Engine:
         model, n = self.model, len(tokens)
         x = model.embed[tokens].astype(np.int64) << EMBED_SHIFT
         for i, layer in enumerate(model.layers):
-            acc = product(normalize(x), layer.qkv)
+            acc = product(normalize(x, layer.qkv_gain), layer.qkv)
             n_turned = len(layer.qkv) - HEAD_SIZE  # queries and key
             qk = rescale(acc[:, :n_turned], layer.qkv_scale[:n_turned], -32767, 32767)
             v = rescale(acc[:, n_turned:], layer.qkv_scale[n_turned:], -127, 127)
             qk = turn(qk.reshape(n, -1, HEAD_SIZE), state.position)
             x = add(x, product(self._attend(state, i, qk[:, :-1], qk[:, -1], v), layer.o), layer.o_scale)
-            u = rescale(product(normalize(x), layer.up), layer.up_scale, 0, 255)
+            u = rescale(product(normalize(x, layer.up_gain), layer.up), layer.up_scale, 0, 255)
             x = add(x, product((u * u + 128) >> 8, layer.down), layer.down_scale)
         state.position += 1
-        return rescale(product(normalize(x), model.head), model.head_scale, -32767, 32767).astype(np.int16)
+        return rescale(product(normalize(x, model.head_gain), model.head), model.head_scale, -32767, 32767).astype(
+            np.int16
+        )
 
     def run(self, state: State, tokens: np.ndarray) -> np.ndarray:
         """Logits int16 [n, T, V] of T steps; tokens [n, T]."""
@@ -148,9 +150,10 @@ def inverse_rms(x: np.ndarray, unit: float) -> np.ndarray:
     return np.where(energy == 0, 0.0, gain / np.maximum(root, 1.0)).astype(np.float32)
 
 
-def normalize(x: np.ndarray) -> np.ndarray:
-    """Integers in [-127, 127]: x [n, d] over its root mean square, 1.0 being NORM."""
-    return clamp_round(x.astype(np.float32) * inverse_rms(x, NORM), -127, 127)
+def normalize(x: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """Integers in [-127, 127]: x [n, d] over its root mean square, 1.0 being NORM, times the channels' float32 gain [d],
+    powers of two, so that the product with them is exact."""
+    return clamp_round(x.astype(np.float32) * inverse_rms(x, NORM) * gain, -127, 127)
 
 
 def turn(t: np.ndarray, position: int) -> np.ndarray:

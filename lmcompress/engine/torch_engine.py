@@ -39,7 +39,7 @@ class Engine:
         self.model, self.device = model, torch.device(device)
         self.name = f"torch ({device})"
         self.embed, self.head = self._matrix(model.embed), self._matrix(model.head)
-        self.head_scale = self._tensor(model.head_scale)
+        self.head_scale, self.head_gain = self._tensor(model.head_scale), self._tensor(model.head_gain)
         self.layers = [
             {n: self._matrix(a) if a.ndim == 2 else self._tensor(a) for n, a in vars(layer).items()}
             for layer in model.layers
@@ -81,7 +81,7 @@ class Engine:
         x = self.embed[self._tensor(np.asarray(tokens, np.int64))] * (1 << EMBED_SHIFT)
         keys, values, still = [], [], []
         for i, layer in enumerate(self.layers):
-            acc = normalize(x) @ layer["qkv"].T
+            acc = normalize(x, layer["qkv_gain"]) @ layer["qkv"].T
             turned = acc.shape[-1] - HEAD_SIZE
             qk = rescale(acc[..., :turned], layer["qkv_scale"][:turned], -32767, 32767)
             v = rescale(acc[..., turned:], layer["qkv_scale"][turned:], -127, 127)
@@ -92,7 +92,7 @@ class Engine:
             v = torch.cat([state.values[i], v], 1)
             y = self._attend(layer, qk[:, :, :-1], k, v)
             x = add(x, y @ layer["o"].T, layer["o_scale"])
-            u = rescale(normalize(x) @ layer["up"].T, layer["up_scale"], 0, 255)
+            u = rescale(normalize(x, layer["up_gain"]) @ layer["up"].T, layer["up_scale"], 0, 255)
             x = add(x, torch.floor((u * u + 128) / 256) @ layer["down"].T, layer["down_scale"])
             keep = max(0, k.shape[1] - self.model.config.window + 1)
             keys.append(k[:, keep:])
@@ -100,7 +100,7 @@ class Engine:
             still.append(before[:, -1:])
         state.keys, state.values, state.still = torch.stack(keys), torch.stack(values), torch.stack(still)
         state.position += tokens.shape[1]
-        return rescale(normalize(x) @ self.head.T, self.head_scale, -32767, 32767).short().cpu().numpy()
+        return rescale(normalize(x, self.head_gain) @ self.head.T, self.head_scale, -32767, 32767).short().cpu().numpy()
 
     def _attend(self, layer: dict[str, Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """[n, T, H * D] from q [n, T, H, D] and the S >= T positions of k, v [n, S, D], the last T the queries' own."""
@@ -154,5 +154,5 @@ def inverse_rms(x: Tensor) -> Tensor:
     return torch.where(energy == 0, 0.0, gain / energy.sqrt().clamp_min(1.0)).float()
 
 
-def normalize(x: Tensor) -> Tensor:
-    return clamp_round(x.float() * inverse_rms(x), -127, 127)
+def normalize(x: Tensor, gain: Tensor) -> Tensor:
+    return clamp_round(x.float() * inverse_rms(x) * gain, -127, 127)

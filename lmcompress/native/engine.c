@@ -14,7 +14,7 @@
 typedef struct {
     Matrix qkv, o, up, down;
     int32_t *score;
-    float attn_scale;
+    float attn_scale, *qkv_gain, *up_gain; /* [d_model] */
 } Layer;
 
 /* One thread's activations. */
@@ -37,6 +37,7 @@ struct Engine {
     int8_t *embed; /* [vocab_size, d_model] */
     Layer *layers;
     Matrix head;
+    float *head_gain; /* [d_model] */
     int16_t *cosine, *sine; /* [period] */
     int32_t *exp14, *exp24; /* [256] */
     int32_t turns[ROTARY / 2];
@@ -162,8 +163,9 @@ Engine *lmc_engine_new(const Kernel *kernel, int threads, const Shape *shape, co
     e->sine = copy(arrays->sine, s->period * sizeof *e->sine);
     e->exp14 = copy(arrays->exp14, 256 * sizeof *e->exp14);
     e->exp24 = copy(arrays->exp24, 256 * sizeof *e->exp24);
+    e->head_gain = copy(arrays->head_gain, d * sizeof *e->head_gain);
     memcpy(e->turns, arrays->turns, sizeof e->turns);
-    bad |= !e->layers || !e->work || !e->pool || !e->embed || !e->cosine || !e->sine || !e->exp14 || !e->exp24;
+    bad |= !e->head_gain || !e->layers || !e->work || !e->pool || !e->embed || !e->cosine || !e->sine || !e->exp14 || !e->exp24;
     for (int i = 0; i < s->n_layer && !bad; i++) {
         const LayerArrays *from = &arrays->layers[i];
         Layer *layer = &e->layers[i];
@@ -173,7 +175,9 @@ Engine *lmc_engine_new(const Kernel *kernel, int threads, const Shape *shape, co
         bad |= lmc_pack(&layer->down, kernel, from->down, from->down_scale, d, s->d_ff, 0);
         layer->score = copy(from->score, s->n_head * sizeof *layer->score);
         layer->attn_scale = from->attn_scale;
-        bad |= !layer->score;
+        layer->qkv_gain = copy(from->qkv_gain, d * sizeof(float));
+        layer->up_gain = copy(from->up_gain, d * sizeof(float));
+        bad |= !layer->score || !layer->qkv_gain || !layer->up_gain;
     }
     for (int i = 0; i < threads && !bad; i++)
         bad |= work_new(&e->work[i], s);
@@ -195,10 +199,13 @@ void lmc_engine_free(Engine *e)
         lmc_unpack(&e->layers[i].up);
         lmc_unpack(&e->layers[i].down);
         lmc_free(e->layers[i].score);
+        lmc_free(e->layers[i].qkv_gain);
+        lmc_free(e->layers[i].up_gain);
     }
     for (int i = 0; i < e->threads && e->work; i++)
         work_free(&e->work[i]);
     lmc_unpack(&e->head);
+    lmc_free(e->head_gain);
     lmc_free(e->embed);
     lmc_free(e->cosine);
     lmc_free(e->sine);
@@ -277,10 +284,10 @@ static void attend(const Engine *e, const State *state, Work *w, int i, int firs
     }
 }
 
-static void normalize(const Engine *e, Work *w, int n)
+static void normalize(const Engine *e, Work *w, const float *gain, int n)
 {
     for (size_t r = 0; r < (size_t)n; r++)
-        e->kernel->normalize(w->x + r * e->shape.d_model, e->shape.d_model, w->a + r * e->shape.d_model);
+        e->kernel->normalize(w->x + r * e->shape.d_model, gain, e->shape.d_model, w->a + r * e->shape.d_model);
 }
 
 /* What a call is asked for. */
@@ -320,16 +327,16 @@ static void forward(const Run *run, Work *w, int first, int n, int64_t t, int C)
         }
     for (int i = 0; i < s->n_layer; i++) {
         const Layer *layer = &e->layers[i];
-        normalize(e, w, rows);
+        normalize(e, w, layer->qkv_gain, rows);
         product(&layer->qkv, 0, heads + HEAD, w->a, rows, TO_INT16, 32767, w->rows_qkv);
         product(&layer->qkv, heads + HEAD, heads + 2 * HEAD, w->a, rows, TO_INT16, 127, w->rows_qkv);
         attend(e, state, w, i, first, n, position, C);
         product(&layer->o, 0, d, w->attended, rows, TO_RESIDUAL, 32767, w->rows_x);
-        normalize(e, w, rows);
+        normalize(e, w, layer->up_gain, rows);
         product(&layer->up, 0, s->d_ff, w->a, rows, TO_SQUARE, 255, w->rows_hidden);
         product(&layer->down, 0, d, w->hidden, rows, TO_RESIDUAL, 32767, w->rows_x);
     }
-    normalize(e, w, rows);
+    normalize(e, w, e->head_gain, rows);
     product(&e->head, 0, s->vocab_size, w->a, rows, TO_INT16, 32767, w->rows_logits);
     for (int r = 0; r < rows && run->logits == NULL; r++) {
         size_t at = (size_t)(first + r / C) * run->T + t + r % C, groups = (s->vocab_size + GROUP - 1) / GROUP;

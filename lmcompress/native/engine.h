@@ -20,11 +20,12 @@ typedef struct {
     const float *qkv_scale, *o_scale, *up_scale, *down_scale;
     const int32_t *score;                  /* [n_head] */
     float attn_scale;
+    const float *qkv_gain, *up_gain;       /* [d_model]: powers of two */
 } LayerArrays;
 
 typedef struct {
     const int8_t *embed, *head;            /* [vocab_size, d_model] */
-    const float *head_scale;               /* [vocab_size] */
+    const float *head_scale, *head_gain;   /* [vocab_size], [d_model] */
     const LayerArrays *layers;             /* [n_layer] */
     const int16_t *cosine, *sine;          /* [period]: 2^14 times */
     const int32_t *turns;                  /* [ROTARY / 2]: turns per period of each pair of components */

@@ -39,8 +39,8 @@ typedef struct {
      * Signed inputs come with 128 added. x is readable, though not used, to a number of rows that is a multiple of 16. */
     void (*product)(const Matrix *w, int begin, int end, const uint8_t *x, int n, Result result, float limit,
                     void *const *out);
-    /* x [d] over its root mean square: within +-127, 128 added. */
-    void (*normalize)(const int16_t *x, int d, uint8_t *out);
+    /* x [d] over its root mean square, times the channels' gains: within +-127, 128 added. */
+    void (*normalize)(const int16_t *x, const float *gain, int d, uint8_t *out);
     /* Heads t [n][HEAD] normalized, leading components turned by the angles whose cosines and sines these are. */
     void (*turn)(const int16_t *t, int n, const int16_t *cosine, const int16_t *sine, int8_t *out);
     /* Queries q [n_head][HEAD] of one position over the first `seen` slots of one lane: out [n_head][HEAD], 128 added.

@@ -86,12 +86,13 @@ INLINE WIDE __m128i to_bytes(__m512i c, __m512 r)
     return _mm512_cvtepi32_epi8(rescale(c, r, _mm512_set1_ps(-127), _mm512_set1_ps(127)));
 }
 
-WIDE void lmc_avx512_normalize(const int16_t *x, int d, uint8_t *out)
+WIDE void lmc_avx512_normalize(const int16_t *x, const float *gain, int d, uint8_t *out)
 {
     __m512 r = _mm512_set1_ps(inverse_rms(energy(x, d), d));
     for (int i = 0; i < d; i += 16) {
         __m512i v = _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)(x + i)));
-        _mm_storeu_si128((__m128i *)(out + i), _mm_xor_si128(to_bytes(v, r), _mm_set1_epi8(-128)));
+        __m512 factor = _mm512_mul_ps(r, _mm512_loadu_ps(gain + i)); /* exact: gains are powers of two */
+        _mm_storeu_si128((__m128i *)(out + i), _mm_xor_si128(to_bytes(v, factor), _mm_set1_epi8(-128)));
     }
 }
 

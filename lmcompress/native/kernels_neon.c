@@ -104,7 +104,10 @@ WIDE static void product(const Matrix *w, int begin, int end, const uint8_t *x, 
     }
 }
 
-WIDE static void normalize(const int16_t *x, int d, uint8_t *out) { plain_normalize(x, d, out); }
+WIDE static void normalize(const int16_t *x, const float *gain, int d, uint8_t *out)
+{
+    plain_normalize(x, gain, d, out);
+}
 
 WIDE static void turn(const int16_t *t, int n, const int16_t *cosine, const int16_t *sine, int8_t *out)
 {

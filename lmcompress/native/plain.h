@@ -39,11 +39,11 @@ INLINE int64_t plain_energy(const int16_t *x, int n)
     return energy;
 }
 
-INLINE void plain_normalize(const int16_t *x, int d, uint8_t *out)
+INLINE void plain_normalize(const int16_t *x, const float *gain, int d, uint8_t *out)
 {
     float r = inverse_rms(plain_energy(x, d), d);
     for (int i = 0; i < d; i++)
-        out[i] = (uint8_t)(round_within((float)x[i] * r, -127, 127) + 128);
+        out[i] = (uint8_t)(round_within((float)x[i] * r * gain[i], -127, 127) + 128);
 }
 
 INLINE void plain_turn(const int16_t *t, int n, const int16_t *cosine, const int16_t *sine, int8_t *out)

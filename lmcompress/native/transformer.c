@@ -61,7 +61,7 @@ static PyObject *kernels(PyObject *self, PyObject *args)
     return names;
 }
 
-#define PER_LAYER 10
+#define PER_LAYER 12
 #define MAX_LAYER 64
 #define N_TABLE 5
 
@@ -83,10 +83,24 @@ static int scales_bad(const float *scale, size_t n)
     return bad;
 }
 
+/* Powers of two from 2^-7 to 1. */
+static int gains_bad(const float *gain, size_t n)
+{
+    int bad = 0;
+    for (size_t i = 0; i < n; i++) {
+        float g = gain[i];
+        for (int j = 0; j < 7 && g < 1; j++)
+            g *= 2;
+        bad |= g != 1;
+    }
+    return bad;
+}
+
 PyDoc_STRVAR(engine_doc,
 "engine(kernel: str | None, threads: int, shape: tuple, tables: tuple, arrays: list) -> capsule\n\n"
 "shape: vocab_size, d_model, n_layer, n_head, d_ff, window. tables: cosine and sine int16 [period], turns int32 [16],\n"
-"exp14 and exp24 int32 [256]. arrays: embed, ten of each layer in modelfile's order, head, head_scale.\n"
+"exp14 and exp24 int32 [256]. arrays: embed, twelve of each layer in modelfile's order, head,\n"
+"head_scale, head_gain.\n"
 "ValueError where they do not fit together or break the bounds of docs/MODEL.md.");
 static PyObject *engine_new(PyObject *self, PyObject *args)
 {
@@ -105,17 +119,18 @@ static PyObject *engine_new(PyObject *self, PyObject *args)
     if (s.vocab_size < STRIP || s.vocab_size > 32768 || s.vocab_size % STRIP || s.d_model < 64 || s.d_model > 2048 ||
         s.d_model % 64 || s.d_ff < 64 || s.d_ff > 8192 || s.d_ff % 64 || s.n_layer < 1 || s.n_layer > MAX_LAYER ||
         s.n_head < 1 || s.n_head > 32 || s.window < 1 || s.window > MAX_WINDOW ||
-        PyTuple_GET_SIZE(tables) != N_TABLE || PyList_GET_SIZE(arrays) != PER_LAYER * s.n_layer + 3) {
+        PyTuple_GET_SIZE(tables) != N_TABLE || PyList_GET_SIZE(arrays) != PER_LAYER * s.n_layer + 4) {
         PyErr_SetString(PyExc_ValueError, "the model's shape is out of bounds");
         return NULL;
     }
     int64_t d = s.d_model, V = s.vocab_size, heads = s.n_head * HEAD, qkv = heads + 2 * HEAD;
     struct {
         int64_t count;
-        char kind; /* b: embedding, w: weights within 63, f: scales, s: scores */
+        char kind; /* b: embedding, w: weights within 63, f: scales, s: scores, g: gains */
     } expected[PER_LAYER] = {{qkv * d, 'w'},    {qkv, 'f'},        {s.n_head, 's'}, {1, 'f'}, {d * heads, 'w'},
-                             {d, 'f'},          {s.d_ff * d, 'w'}, {s.d_ff, 'f'},   {d * s.d_ff, 'w'}, {d, 'f'}};
-    int n_array = PER_LAYER * s.n_layer + 3, taken = 0, tables_taken = 0;
+                             {d, 'f'},          {s.d_ff * d, 'w'}, {s.d_ff, 'f'},   {d * s.d_ff, 'w'}, {d, 'f'},
+                             {d, 'g'},          {d, 'g'}};
+    int n_array = PER_LAYER * s.n_layer + 4, taken = 0, tables_taken = 0;
     Py_buffer *view = calloc(n_array, sizeof *view), table[N_TABLE];
     LayerArrays *layers = calloc(s.n_layer, sizeof *layers);
     Handle *handle = calloc(1, sizeof *handle);
@@ -125,9 +140,9 @@ static PyObject *engine_new(PyObject *self, PyObject *args)
         goto end;
     }
     for (; taken < n_array; taken++) {
-        int64_t count = taken == n_array - 1 ? V : V * d;
-        char kind = taken == 0 ? 'b' : taken == n_array - 1 ? 'f' : 'w';
-        if (taken > 0 && taken < n_array - 2) {
+        int64_t count = taken == n_array - 1 ? d : taken == n_array - 2 ? V : V * d;
+        char kind = taken == 0 ? 'b' : taken == n_array - 1 ? 'g' : taken == n_array - 2 ? 'f' : 'w';
+        if (taken > 0 && taken < n_array - 3) {
             count = expected[(taken - 1) % PER_LAYER].count;
             kind = expected[(taken - 1) % PER_LAYER].kind;
         }
@@ -135,6 +150,7 @@ static PyObject *engine_new(PyObject *self, PyObject *args)
         if (take(PyList_GET_ITEM(arrays, taken), v, 0, count, kind == 'b' || kind == 'w' ? 1 : 4, "an array of the model"))
             goto end;
         int bad = kind == 'w' ? weights_bad(v->buf, count) : kind == 'f' ? scales_bad(v->buf, count) : 0;
+        bad |= kind == 'g' && gains_bad(v->buf, count);
         for (int64_t i = 0; kind == 's' && i < count; i++)
             bad |= ((const int32_t *)v->buf)[i] < 1 || ((const int32_t *)v->buf)[i] > 511;
         if (bad) {
@@ -159,11 +175,11 @@ static PyObject *engine_new(PyObject *self, PyObject *args)
         const Py_buffer *v = &view[1 + PER_LAYER * i];
         layers[i] = (LayerArrays){.qkv = v[0].buf, .qkv_scale = v[1].buf, .score = v[2].buf, .o = v[4].buf,
                                   .o_scale = v[5].buf, .up = v[6].buf, .up_scale = v[7].buf, .down = v[8].buf,
-                                  .down_scale = v[9].buf};
+                                  .down_scale = v[9].buf, .qkv_gain = v[10].buf, .up_gain = v[11].buf};
         memcpy(&layers[i].attn_scale, v[3].buf, sizeof(float));
     }
-    Arrays all = {.embed = view[0].buf, .head = view[n_array - 2].buf, .head_scale = view[n_array - 1].buf,
-                  .layers = layers, .cosine = table[0].buf, .sine = table[1].buf, .turns = table[2].buf,
+    Arrays all = {.embed = view[0].buf, .head = view[n_array - 3].buf, .head_scale = view[n_array - 2].buf,
+                  .head_gain = view[n_array - 1].buf, .layers = layers, .cosine = table[0].buf, .sine = table[1].buf, .turns = table[2].buf,
                   .exp14 = table[3].buf, .exp24 = table[4].buf};
     handle->shape = s;
     handle->kernel = kernel;

@@ -35,7 +35,7 @@ INLINE WIDE void finish(__m512i c0, __m512i c1, __m512 scale0, __m512 scale1, Re
 int lmc_avx512_supported(void);
 void lmc_avx512_product(const Matrix *w, int begin, int end, const uint8_t *x, int n, Result result, float limit,
                         void *const *out);
-void lmc_avx512_normalize(const int16_t *x, int d, uint8_t *out);
+void lmc_avx512_normalize(const int16_t *x, const float *gain, int d, uint8_t *out);
 void lmc_avx512_turn(const int16_t *t, int n, const int16_t *cosine, const int16_t *sine, int8_t *out);
 void lmc_avx512_attend(const int8_t *q, int n_head, const uint8_t *keys, const int8_t *values, int seen,
                        const int32_t *score, float scale, const int32_t *exp14, uint8_t *out);

@@ -86,7 +86,7 @@ def finish(recipe: object, tokenizer: Tokenizer, out: Path, name: str) -> Path:
     model.load_state_dict(saved["model"])
     mix = data.Mix(out / "ids", recipe.sequence, recipe.seed)
     if not saved["calibrated"]:
-        model.calibrate(torch.from_numpy(mix.batch(saved["step"], 8))[:, :-1])
+        model.calibrate(torch.from_numpy(mix.batch(saved["step"], recipe.batch))[:, :-1])
     counts = np.ones(recipe.model.vocab_size, np.int64)
     for step in range(COUNTED):
         counts += np.bincount(mix.batch(step, recipe.batch)[:, 1:].ravel(), minlength=len(counts))

@@ -24,6 +24,8 @@ def export(
     leaves of the tree `depths` from left to right."""
     index = torch.from_numpy(np.asarray(order, np.int64))
 
+    head = model.head / model.head_gain
+
     def integers(w: Tensor) -> np.ndarray:
         return quantize_weight(w)[0].to(torch.int8).numpy()
 
@@ -31,18 +33,21 @@ def export(
         layers = []
         for block in model.blocks:
             s = {n: t.float().numpy() for n, t in block.multipliers().items()}
+            w = {n: integers(t) for n, t in block.matrices().items()}
             layers.append(
                 Layer(
-                    qkv=np.concatenate([integers(block.q), integers(block.kv)]),
+                    qkv=np.concatenate([w["q"], w["kv"]]),
                     qkv_scale=np.concatenate([s["q"], s["kv"]]),
                     score=score_factor(block.gain).numpy(),
                     attn_scale=s["attn"],
-                    o=integers(block.o),
+                    o=w["o"],
                     o_scale=s["o"],
-                    up=integers(block.up),
+                    up=w["up"],
                     up_scale=s["up"],
-                    down=integers(block.down),
+                    down=w["down"],
                     down_scale=s["down"],
+                    qkv_gain=block.qkv_gain.numpy(),
+                    up_gain=block.up_gain.numpy(),
                 )
             )
         embed = (F.rms_norm(model.embed, (model.config.d_model,)) * NORM).round().clamp(-127, 127)
@@ -53,7 +58,8 @@ def export(
             np.asarray(depths, np.uint8),
             embed[index].to(torch.int8).numpy(),
             tuple(layers),
-            integers(model.head)[index],
-            (quantize_weight(model.head)[1] * model.head_factor)[index].numpy(),
+            integers(head)[index],
+            (quantize_weight(head)[1] * model.head_factor)[index].numpy(),
+            model.head_gain.numpy(),
             card,
         )

@@ -104,6 +104,9 @@ class Block(nn.Module):
         self.down = nn.Parameter(torch.zeros(d, config.d_ff))
         self.gain = nn.Parameter(torch.full((config.n_head,), 1.44))
         # largest magnitudes that the integers can hold; calibrate() sets them
+        # powers of two by which large channels are made smaller after the two normalizations
+        self.register_buffer("qkv_gain", torch.ones(d))
+        self.register_buffer("up_gain", torch.ones(d))
         self.register_buffer("clip_v", torch.tensor(4.0))
         self.register_buffer("clip_o", torch.tensor(4.0))
         self.register_buffer("clip_u", torch.tensor(8.0))
@@ -123,18 +126,19 @@ class Block(nn.Module):
         )
         y = y.transpose(1, 2).reshape(B, T, -1)
         x = x + F.linear(y, self.o)
-        u = F.linear(F.rms_norm(x, (d,)), self.up)
+        r = F.rms_norm(x, (d,))
+        u = F.linear(r, self.up)
         if self.seen is not None:
-            self.seen.update(v=v, o=y, u=u)
+            self.seen.update(v=v, o=y, u=u, qkv=h, up=r)
         return x + F.linear(F.relu(u).square(), self.down)
 
     def forward_quantized(self, x: Tensor, rotation: Tensor, mask: Tensor) -> Tensor:
         """x: [B, T, d] residual stream, integers. The scales are those of `Block.export`."""
         B, T, d = x.shape
         s = self.multipliers()
-        h = norm(x, NORM)
-        q = round_clamp(integer_linear(h, self.q)[0], s["q"], -32767, 32767)
-        kv = integer_linear(h, self.kv)[0]
+        h = norm(x, self.qkv_gain)
+        q = round_clamp(integer_linear(h, self.q / self.qkv_gain)[0], s["q"], -32767, 32767)
+        kv = integer_linear(h, self.kv / self.qkv_gain)[0]
         k = round_clamp(kv[..., :HEAD_SIZE], s["kv"][:HEAD_SIZE], -32767, 32767)
         v = round_clamp(kv[..., HEAD_SIZE:], s["kv"][HEAD_SIZE:], -127, 127)
         q = rotate_quantized(q.view(B, T, self.n_head, HEAD_SIZE).transpose(1, 2), rotation[:, :T])
@@ -142,13 +146,18 @@ class Block(nn.Module):
         y = integer_attention(q, k, v, self.gain, s["attn"], mask)
         y = y.transpose(1, 2).reshape(B, T, -1)
         x = add(x, integer_linear(y, self.o)[0], s["o"])
-        u = round_clamp(integer_linear(norm(x, NORM), self.up)[0], s["up"], 0, 255)
+        u = round_clamp(integer_linear(norm(x, self.up_gain), self.up / self.up_gain)[0], s["up"], 0, 255)
         a = square_quantized(u)
         return add(x, integer_linear(a, self.down, unsigned=True)[0], s["down"])
 
+    def matrices(self) -> dict[str, Tensor]:
+        """What is quantized: the gains of the channels read are taken back here."""
+        q, kv, up = self.q / self.qkv_gain, self.kv / self.qkv_gain, self.up / self.up_gain
+        return {"q": q, "kv": kv, "o": self.o, "up": up, "down": self.down}
+
     def multipliers(self) -> dict[str, Tensor]:
         """float32 factors from accumulators to the next integers."""
-        scale = {n: quantize_weight(getattr(self, n))[1] for n in ("q", "kv", "o", "up", "down")}
+        scale = {n: quantize_weight(w)[1] for n, w in self.matrices().items()}
         k, v = scale["kv"].split(HEAD_SIZE)
         return {
             "q": scale["q"] * (RESIDUAL / NORM),
@@ -160,17 +169,17 @@ class Block(nn.Module):
         }
 
 
-def norm(x: Tensor, unit: int) -> Tensor:
-    """Integers in [-127, 127]: x [..., n] over its root mean square, times `unit`."""
+def norm(x: Tensor, gain: Tensor) -> Tensor:
+    """Integers in [-127, 127]: x [..., n] over its root mean square, times NORM and the channels' gain [n]."""
     n = x.size(-1)
     energy = x.detach().double().square().sum(-1, keepdim=True)
-    r = torch.where(energy == 0, 0.0, unit * math.sqrt(n) / energy.sqrt().clamp_min(1.0)).float()
-    y = x * r
+    r = torch.where(energy == 0, 0.0, NORM * math.sqrt(n) / energy.sqrt().clamp_min(1.0)).float()
+    y = x * r * gain
     # gradient of the normalization: the part along x vanishes
     rounded = y.round().clamp(-127, 127)
     if not torch.is_grad_enabled():
         return rounded
-    smooth = F.rms_norm(x, (n,)) * unit
+    smooth = F.rms_norm(x, (n,)) * NORM * gain
     inside = (smooth.abs() <= 127.5).float()
     return (smooth * inside) + (rounded - smooth * inside).detach()
 
@@ -253,6 +262,12 @@ def add(x: Tensor, acc: Tensor, scale: Tensor) -> Tensor:
     return (x + round_clamp(acc, scale, -32767, 32767)).clamp(-32767, 32767)
 
 
+def channel_gain(x: Tensor) -> Tensor:
+    """Powers of two [d], 2^-7 to 1: for each channel of normalized x [..., d] the largest that keeps it within 127."""
+    largest = x.float().abs().flatten(0, -2).amax(0) * (NORM / 127)
+    return torch.exp2(-torch.ceil(torch.log2(largest.clamp_min(1.0)))).clamp_min(2.0**-7)
+
+
 class Transformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -260,6 +275,8 @@ class Transformer(nn.Module):
         self.embed = nn.Parameter(torch.randn(config.vocab_size, config.d_model))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.head = nn.Parameter(torch.zeros(config.vocab_size, config.d_model))
+        self.register_buffer("head_gain", torch.ones(config.d_model))
+        self.seen: dict[str, Tensor] | None = None  # filled while calibrating
         self.register_buffer("rotation", rotation_table(), persistent=False)
 
     def forward(self, ids: Tensor, quantized: bool = False) -> Tensor:
@@ -271,23 +288,32 @@ class Transformer(nn.Module):
             x = round_clamp(x, float(NORM), -127, 127) * (RESIDUAL // NORM)
             for block in self.blocks:
                 x = block.forward_quantized(x, self.rotation, mask)
-            acc, scale = integer_linear(norm(x, NORM), self.head)
+            acc, scale = integer_linear(norm(x, self.head_gain), self.head / self.head_gain)
             return round_clamp(acc, scale * self.head_factor, -32767, 32767) * (math.log(2) / LOG2)
         for block in self.blocks:
             x = block(x, self.rotation.to(x.dtype), mask)
-        return F.linear(F.rms_norm(x, (d,)), self.head)
+        x = F.rms_norm(x, (d,))
+        if self.seen is not None:
+            self.seen["head"] = x
+        return F.linear(x, self.head)
 
     @torch.no_grad()
     def calibrate(self, ids: Tensor) -> None:
-        """Sets the clipping points of values, attention outputs and MLP inputs from the batch ids [B, T]: the 99.99th
-        percentile of the magnitudes, a little enlarged."""
+        """Sets what the integers can hold from the batch ids [B, T]: the clipping points of values, attention outputs and
+        MLP inputs at the 99.99th percentile of the magnitudes, a little enlarged; the gains of normalized channels so
+        that none goes beyond the range."""
         for block in self.blocks:
             block.seen = {}
+        self.seen = {}
         self(ids)
+        self.head_gain.copy_(channel_gain(self.seen["head"]))
+        self.seen = None
         for block in self.blocks:
             for name, clip in (("v", block.clip_v), ("o", block.clip_o), ("u", block.clip_u)):
                 magnitude = block.seen[name].float().abs().flatten().sort().values
                 clip.fill_(1.1 * float(magnitude[int(0.9999 * (len(magnitude) - 1))]))
+            block.qkv_gain.copy_(channel_gain(block.seen["qkv"]))
+            block.up_gain.copy_(channel_gain(block.seen["up"]))
             block.seen = None
 
     @property

@@ -132,7 +132,7 @@ def train(recipe: Recipe, ids: Path, out: Path, device: str = "auto", validate_e
         progress = step / steps
         quantized = progress >= 1 - recipe.quantized
         if quantized and not calibrated:
-            model.calibrate(torch.from_numpy(mix.batch(step, 8)).to(device)[:, :-1])
+            model.calibrate(torch.from_numpy(mix.batch(step, recipe.batch)).to(device)[:, :-1])
             calibrated = True
         for optimizer, rates in zip((muon, adam), plateau, strict=True):
             for group, lr in zip(optimizer.param_groups, rates, strict=True):

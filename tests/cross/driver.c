@@ -97,13 +97,16 @@ static void test_normalize(const Kernel *kernel)
 {
     enum { D = 320 };
     int16_t x[D];
+    float gain[D];
     uint8_t got[D], want[D];
     for (int trial = 0; trial < 400; trial++) {
         int d = 64 * (1 + trial % 5), most = 1 << random_within(0, 15);
+        for (int i = 0; i < d; i++)
+            gain[i] = 1.0f / (float)(1 << random_within(0, 7));
         for (int i = 0; i < d; i++) /* rows of zeros among them */
             x[i] = (int16_t)(trial % 50 == 0 ? 0 : value(trial, 1 - most, most - 1));
-        kernel->normalize(x, d, got);
-        lmc_portable.normalize(x, d, want);
+        kernel->normalize(x, gain, d, got);
+        lmc_portable.normalize(x, gain, d, want);
         check(memcmp(got, want, (size_t)d) == 0, kernel->name, "normalize");
     }
 }
@@ -247,7 +250,7 @@ int main(int argc, char **argv)
         int32_t *h = take(file, 9, 4);
         Shape s = {h[0], h[1], h[2], h[3], h[4], h[5], h[6]};
         size_t d = s.d_model, V = s.vocab_size, heads = (size_t)s.n_head * HEAD, rows = (size_t)h[7] * h[8];
-        void *kept[16 + 10 * 64];
+        void *kept[17 + 12 * 64];
         int n = 0;
         Arrays a = {0};
         a.cosine = kept[n++] = take(file, s.period, 2);
@@ -269,10 +272,13 @@ int main(int argc, char **argv)
             layers[i].up_scale = kept[n++] = take(file, s.d_ff, 4);
             layers[i].down = kept[n++] = take(file, d * s.d_ff, 1);
             layers[i].down_scale = kept[n++] = take(file, d, 4);
+            layers[i].qkv_gain = kept[n++] = take(file, d, 4);
+            layers[i].up_gain = kept[n++] = take(file, d, 4);
         }
         a.layers = layers;
         a.head = kept[n++] = take(file, V * d, 1);
         a.head_scale = kept[n++] = take(file, V, 4);
+        a.head_gain = kept[n++] = take(file, d, 4);
         int32_t *tokens = kept[n++] = take(file, rows, 4);
         int16_t *logits = kept[n++] = take(file, rows * V, 2);
         uint64_t *base = kept[n++] = take(file, rows * ((V + GROUP - 1) / GROUP), 8);

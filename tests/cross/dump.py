@@ -36,7 +36,7 @@ def main(path: str) -> None:
         parts += [reference.EXP14.astype("<i4"), reference.EXP24.astype("<i4"), model.embed]
         for layer in model.layers:
             parts += [np.asarray(a) for a in vars(layer).values()]
-        parts += [model.head, model.head_scale, tokens, logits, *engine.cumulate(logits)]
+        parts += [model.head, model.head_scale, model.head_gain, tokens, logits, *engine.cumulate(logits)]
     Path(path).write_bytes(b"".join(a.astype(a.dtype.newbyteorder("<")).tobytes() for a in parts))
 
 

@@ -1,0 +1,108 @@
+"""What each part of lmcompress buys: the network, the mixer, lanes, tables; and what quantization costs.
+
+Knows: blocks coded with one part or another left out, each decoded again and compared. Does not know: rivals, speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from lmcompress.codec import Codec
+from lmcompress.config import CodecConfig
+from lmcompress.modelfile import Model
+
+LANES = (1, 8, 32)
+
+
+def coded(model: Model | None, config: CodecConfig, data: bytes, threads: int) -> float:
+    """Bits per byte of one block, decoded again and compared."""
+    codec = Codec(model, config, threads)
+    payload = codec.encode(data)
+    if codec.decode(payload, len(data)) != data:
+        raise AssertionError(f"{config} does not round-trip")
+    return 8 * len(payload) / len(data)
+
+
+def parts_table(model: Model, files: Sequence[Path], limit: int, bits: int, lane_bytes: int, threads: int) -> Table:
+    """Network alone, mixer alone, both; and both in 1, 8, 32 lanes: the first `limit` bytes of each file, one block."""
+    table = Table("bits per byte", "bytes", "network", "mixer", "both", *(f"{n} lanes" for n in LANES))
+    for path in files:
+        data = path.read_bytes()[:limit]
+        configs = [CodecConfig(lane_bytes, 0), CodecConfig(lane_bytes, bits, False), CodecConfig(lane_bytes, bits)]
+        configs += [CodecConfig(max(1, len(data) // n), bits) for n in LANES]
+        cells = [f"{coded(model, config, data, threads):.4f}" for config in configs]
+        table.add_row(path.name, f"{len(data):,}", *cells)
+    return table
+
+
+def lanes_table(
+    model: Model, files: Sequence[Path], limit: int, lane_bytes: Sequence[int], bits: Sequence[int], threads: int
+) -> Table:
+    """Every length of lanes with every size of tables, on the first `limit` bytes of each file."""
+    table = Table("bytes per lane", "tables", *(path.name for path in files))
+    for size in bits:
+        for length in lane_bytes:
+            config = CodecConfig(length, size)
+            cells = (f"{coded(model, config, path.read_bytes()[:limit], threads):.4f}" for path in files)
+            table.add_row(f"{length:,}", str(size), *cells)
+    return table
+
+
+def model_table(name_or_path: str) -> Table:
+    """Bytes of a model's weights: as float32, as int8, their order-0 entropy by row, as the file has them."""
+    import numpy as np
+
+    from lmcompress import modelfile
+
+    model = modelfile.load(name_or_path)
+    matrices = [model.embed, model.head]
+    matrices += [getattr(layer, name) for layer in model.layers for name in ("qkv", "o", "up", "down")]
+    n = sum(m.size for m in matrices)
+    entropy = 0.0
+    for m in matrices:
+        p = np.bincount(m.ravel().astype(np.int64) + 128, minlength=256) / m.size
+        entropy -= m.size * float((p[p > 0] * np.log2(p[p > 0])).sum()) / 8
+    path = modelfile.SHIPPED / f"{name_or_path}{modelfile.SUFFIX}"
+    size = (path if path.is_file() else Path(name_or_path)).stat().st_size
+    table = Table("weights", "float32", "int8", "entropy of each matrix", "file")
+    table.add_row(f"{n:,}", f"{4 * n:,}", f"{n:,}", f"{entropy:,.0f}", f"{size:,}")
+    return table
+
+
+def quantization_table(checkpoint: Path, ids: Path, tokens: int) -> Table:
+    """Bits per byte on the validation split of a training run's folder of ids: float, and with the exact integers."""
+    import json
+    import math
+
+    import torch
+    import torch.nn.functional as F
+
+    from lmcompress.config import ModelConfig
+    from lmcompress.training import data
+    from lmcompress.training.model import Transformer
+
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    recipe = json.loads(saved["recipe"])
+    model = Transformer(ModelConfig(**recipe["model"]))
+    model.load_state_dict(saved["model"])
+    if not saved.get("calibrated"):
+        mix = data.Mix(ids, recipe["sequence"], recipe["seed"])
+        model.calibrate(torch.from_numpy(mix.batch(saved["step"], recipe["batch"]))[:, :-1])
+    table = Table("bits per byte", "float", "integers", "difference")
+    totals = [0.0, 0.0, 0.0]
+    for category, (rows, n_bytes) in data.validation(ids, recipe["sequence"], tokens).items():
+        bits = []
+        for quantized in (False, True):
+            nats = 0.0
+            with torch.no_grad():
+                for part in torch.from_numpy(rows).split(8):
+                    logits = model(part[:, :-1], quantized).float().flatten(0, 1)
+                    nats += F.cross_entropy(logits, part[:, 1:].flatten(), reduction="sum").item()
+            bits.append(nats / math.log(2))
+        totals = [a + b for a, b in zip(totals, (*bits, n_bytes), strict=True)]
+        table.add_row(category, *(f"{b / n_bytes:.4f}" for b in (*bits, bits[1] - bits[0])))
+    table.add_row("all", *(f"{b / totals[2]:.4f}" for b in (*totals[:2], totals[1] - totals[0])))
+    return table
