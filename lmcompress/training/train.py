@@ -114,7 +114,8 @@ def train(recipe: Recipe, ids: Path, out: Path, device: str = "auto", validate_e
                     nats += losses.view(local, -1)[: len(part)].sum().item()
                 bits[category] = nats / math.log(2) / n_bytes
         weight = {c: data.WEIGHTS.get(c, 1.0) * mix.index[f"{c}.train"]["bytes"] for c in bits}
-        bits["mean"] = sum(bits[c] * w for c, w in weight.items()) / sum(weight.values())
+        if weight:  # a small collection may have no validation document
+            bits["mean"] = sum(bits[c] * w for c, w in weight.items()) / sum(weight.values())
         return bits
 
     def save() -> None:

@@ -12,6 +12,7 @@ from lmcompress.methods import LEVELS
 
 HERE = Path(__file__).parent
 MANIFEST = HERE / "manifest.json"
+TOY = HERE / "toy.lmm"  # lmcompress train --config tests/golden/toy.json --data corpora/samples; never replaced
 TEXT = (Path(__file__).parents[2] / "corpora" / "samples" / "alice29.txt").read_bytes()
 
 
@@ -20,18 +21,18 @@ def archives() -> dict[str, tuple[bytes, bytes]]:
     made = {}
     for level in LEVELS:
         text = TEXT[5000 * level : 5000 * level + 3000]
-        made[f"level-{level}"] = (lmcompress.compress(text, level), text)
+        made[f"level-{level}"] = (lmcompress.compress(text, level, model=TOY), text)
     noise = b"".join(hashlib.sha256(bytes([i])).digest() for i in range(9))
     for name, content in {"empty": b"", "byte": b"?", "stored": noise, "zstd": b"to be or not " * 99}.items():
-        made[name] = (lmcompress.compress(content), content)
+        made[name] = (lmcompress.compress(content, model=TOY), content)
     mixed = TEXT[:2000] + noise + b"\xff\0" * 900 + TEXT[9000:9999]
-    made["blocks"] = (lmcompress.compress(mixed, block_size=1024), mixed)
-    made["metadata"] = (lmcompress.compress(TEXT[:99], metadata={"name": "alice.txt", "note": "ä"}), TEXT[:99])
-    made["no-digest"] = (lmcompress.compress(TEXT[:99], check=False), TEXT[:99])
+    made["blocks"] = (lmcompress.compress(mixed, model=TOY, block_size=1024), mixed)
+    made["metadata"] = (lmcompress.compress(TEXT[:99], model=TOY, metadata={"name": "alice.txt", "note": "ä"}), TEXT[:99])
+    made["no-digest"] = (lmcompress.compress(TEXT[:99], model=TOY, check=False), TEXT[:99])
     long = TEXT[:70_000]
-    made["long-digest"] = (lmcompress.compress(long, 1), long)
+    made["long-digest"] = (lmcompress.compress(long, 1, model=TOY), long)
     parts = [TEXT[:500], b"", noise]
-    compressor = LMCompressor()
+    compressor = LMCompressor(model=TOY)
     made["members"] = (b"".join(compressor.compress(p, LMCompressor.FLUSH_FRAME) for p in parts), b"".join(parts))
     return made
 
@@ -42,7 +43,7 @@ def main() -> None:
         path = HERE / f"{name}.lmc"
         if path.exists():
             continue
-        assert lmcompress.decompress(archive) == content
+        assert lmcompress.decompress(archive, model=TOY) == content
         path.write_bytes(archive)
         sha256 = hashlib.sha256(content).hexdigest()
         manifest[path.name] = {"size": len(content), "sha256": sha256, "version": lmcompress.__version__}
