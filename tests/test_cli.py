@@ -340,7 +340,11 @@ def test_a_broken_pipe_is_quiet():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_leave_nothing_behind(folder, number):
     process = subprocess.Popen(
-        [*COMMAND, "-o", "out.lmc", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+        [*COMMAND, "-o", "out.lmc", "-"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # tests run in the background inherit an ignored SIGINT
     )
     assert process.stdin is not None and process.stderr is not None
     process.stdin.write(TEXT)
@@ -364,15 +368,20 @@ def test_kill_at_any_moment(folder, direction):
     content = b"".join(fakes.text(1 << 20, 5) for _ in range(3))
     archive = lmcompress.compress(content, block_size=1 << 16)
     arguments, source, result = (["-1"], "s", "s.lmc") if direction == "compress" else (["-d"], "s.lmc", "s")
-    rng, killed = random.Random(direction), 0
-    for _ in range(int(os.environ.get("LMC_TEST_KILLS", 10))):
+    rng, killed, seconds = random.Random(direction), 0, 0.0
+    for i in range(1 + int(os.environ.get("LMC_TEST_KILLS", 10))):
         for name in os.listdir():
             os.unlink(name)
         Path(source).write_bytes(content if direction == "compress" else archive)
+        started = time.monotonic()
         process = subprocess.Popen([*COMMAND, "--rm", *arguments, source], env=ENVIRONMENT)
-        time.sleep(rng.uniform(0.05, 0.6))
-        process.kill()
-        killed += process.wait() != 0
+        if i == 0:  # how long it takes when nobody kills it
+            assert process.wait() == 0
+            seconds = time.monotonic() - started
+        else:
+            time.sleep(rng.uniform(0, seconds))
+            process.kill()
+            killed += process.wait() != 0
         there = {name: Path(name).read_bytes() for name in (source, result) if os.path.exists(name)}
         assert there
         for name, data in there.items():
