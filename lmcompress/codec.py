@@ -20,6 +20,7 @@ from lmcompress.modelfile import Model
 from lmcompress.predictor import Engines, Predictor, Vocabulary
 
 MAX_LANES = 1024
+FEW = 4  # lanes
 
 
 def pack(config: CodecConfig) -> bytes:
@@ -50,7 +51,7 @@ class Codec:
         if not data:
             return b""
         tokens = self.vocabulary.tokenizer.encode(data).astype(np.int32)
-        n_lanes = max(1, min(len(data) // self.config.lane_bytes, MAX_LANES, len(tokens)))
+        n_lanes = self._most_lanes(len(data), len(tokens))
         lanes, counts = layout(tokens, n_lanes)
         previous = np.concatenate([np.full((n_lanes, 1), self.vocabulary.start, np.int32), lanes[:, :-1]], axis=1)
         predictor = Predictor(self.engines, self.vocabulary, n_lanes, len(tokens))
@@ -68,7 +69,7 @@ class Codec:
             return b""
         reader = Reader(payload)
         n_tokens = reader.varint(raw_size)
-        n_lanes = reader.varint(min(n_tokens, MAX_LANES, max(1, raw_size // self.config.lane_bytes)))
+        n_lanes = reader.varint(self._most_lanes(raw_size, n_tokens))
         if n_lanes == 0:
             raise CorruptError("a block without tokens or lanes")
         lanes, counts = layout(np.zeros(n_tokens, np.int32), n_lanes)
@@ -85,6 +86,13 @@ class Codec:
         if self.vocabulary.tokenizer.lengths[tokens].sum() != raw_size:
             raise CorruptError("a block's tokens do not have the size that it states")
         return self.vocabulary.tokenizer.decode(tokens)
+
+    def _most_lanes(self, n_bytes: int, n_tokens: int) -> int:
+        """One lane for each `lane_bytes`; less text has shorter lanes, down to a sixteenth of that, until there are FEW:
+        so many rows at once cost the network hardly more time than one."""
+        per_lane = self.config.lane_bytes
+        lanes = max(n_bytes // per_lane, min(FEW, n_bytes // max(1, per_lane // 16)))
+        return max(1, min(lanes, MAX_LANES, n_tokens))
 
 
 def layout(tokens: np.ndarray, n_lanes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -344,7 +344,9 @@ def test_signals_leave_nothing_behind(folder, number):
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=ENVIRONMENT,
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # tests run in the background inherit an ignored SIGINT
+        preexec_fn=lambda: signal.signal(
+            number, signal.SIG_DFL
+        ),  # tests run in the background inherit an ignored SIGINT
     )
     assert process.stdin is not None and process.stderr is not None
     process.stdin.write(TEXT)

@@ -27,7 +27,10 @@ def archives() -> dict[str, tuple[bytes, bytes]]:
         made[name] = (lmcompress.compress(content, model=TOY), content)
     mixed = TEXT[:2000] + noise + b"\xff\0" * 900 + TEXT[9000:9999]
     made["blocks"] = (lmcompress.compress(mixed, model=TOY, block_size=1024), mixed)
-    made["metadata"] = (lmcompress.compress(TEXT[:99], model=TOY, metadata={"name": "alice.txt", "note": "ä"}), TEXT[:99])
+    made["metadata"] = (
+        lmcompress.compress(TEXT[:99], model=TOY, metadata={"name": "alice.txt", "note": "ä"}),
+        TEXT[:99],
+    )
     made["no-digest"] = (lmcompress.compress(TEXT[:99], model=TOY, check=False), TEXT[:99])
     long = TEXT[:70_000]
     made["long-digest"] = (lmcompress.compress(long, 1, model=TOY), long)
