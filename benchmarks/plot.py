@@ -28,7 +28,7 @@ COLORS = (
     "#009e73",
     "#cc79a7",
     "#56b4e9",
-    "#f0e442",
+    "#8c6d31",
     "#999999",
     "#6a3d9a",
 )  # Okabe and Ito, and more
@@ -89,7 +89,7 @@ def put_labels(ax: Axes, labels: list[Label], marks: list[tuple[float, float]]) 
     renderer = ax.figure.canvas.get_renderer()  # type: ignore[attr-defined]
     frame = ax.get_window_extent(renderer)
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in ax.transData.transform(marks)]
-    for label in sorted(labels, key=lambda label: -len(label.text)):
+    for label in sorted(labels, key=lambda label: -label.x):
         for dx, dy in PLACES:
             text = ax.annotate(
                 label.text, (label.x, label.y), (dx, dy), textcoords="offset points", color=label.color, fontsize=8,

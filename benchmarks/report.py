@@ -164,8 +164,20 @@ def memory(rows: Iterable[Row], direction: str) -> str:
 
 def summary_table(rows: list[Row], count: int) -> Table:
     table = [
-        ["codec", "coded bytes", "bpb", "with model", "encode MB/s", "decode MB/s", "as command", "", "memory MB", ""],
-        ["---", *["---:"] * 9],
+        [
+            "codec",
+            "coded bytes",
+            "bpb",
+            "with model",
+            "encode MB/s",
+            "decode MB/s",
+            "as command",
+            "",
+            "memory MB",
+            "",
+            "load",
+        ],
+        ["---", *["---:"] * 10],
     ]
     for name, group in complete(rows, count).items():
         speeds = [
@@ -180,6 +192,7 @@ def summary_table(rows: list[Row], count: int) -> Table:
             ]
             + [number(value) for value in speeds]
             + [memory(group, direction) for direction in ("encode", "decode")]
+            + [f"{max(row.load or 0 for row in group):.1f}"]
         )
     return table
 
