@@ -30,7 +30,7 @@ class Level:
 
 
 LEVELS = {
-    1: Level("fast", False, 22, 65536),
+    1: Level("fast", False, 24, 65536),
     2: Level("fast", False, 26, 262144),
     3: Level("fast", True, 22, 16384),
     4: Level("fast", True, 24, 32768),
