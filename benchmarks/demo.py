@@ -46,7 +46,7 @@ def main() -> None:
             rivals = [str(len(codecs.find(name).encode(data))) for name in RIVALS]
             speeds = [f"{len(data) / seconds / 1e3:.0f}" for seconds in (there, back)]
             table.add_row(source.name, str(len(data)), *rivals, str(size), f"{8 * size / len(data):.3f}", *speeds)
-    Console().print(table)
+    Console(width=120).print(table)
     print("Every sample was compressed, decompressed and compared. KB/s: the whole command, start-up included.")
 
 
