@@ -224,7 +224,7 @@ def coded(rows: list[Row]) -> str:
 def files_table(rows: list[Row], names: dict[str, str]) -> Table:
     sizes = {row.sha256: row.bytes for row in rows}
     lines = {sha256: f"{name} ({sizes[sha256]:,})" for sha256, name in names.items() if sha256 in sizes}
-    return grid(rows, list(MAIN), list(lines.values()), lambda row: (lines[row.sha256], label(row)), coded)
+    return grid(rows, list(MAIN), list(lines.values()), lambda row: (lines[row.sha256], row.codec), coded)
 
 
 def kinds_table(rows: list[Row], count: int) -> Table:
@@ -237,7 +237,7 @@ def kinds_table(rows: list[Row], count: int) -> Table:
 def characters_table(rows: list[Row], names: dict[str, str]) -> Table:
     wide = [row for row in rows if row.ok and row.chars and row.chars < 0.97 * row.bytes]
     files = [name for sha256, name in names.items()]
-    return grid(wide, list(MAIN), files, lambda row: (names[row.sha256], label(row)), lambda cell: f"{cell[0].bpc:.3f}")
+    return grid(wide, list(MAIN), files, lambda row: (names[row.sha256], row.codec), lambda cell: f"{cell[0].bpc:.3f}")
 
 
 def small_table(rows: list[Row]) -> Table:
