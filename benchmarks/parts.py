@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from lmcompress.codec import Codec
+from lmcompress.codec import FEW, Codec
 from lmcompress.config import CodecConfig
 from lmcompress.modelfile import Model
 
@@ -32,7 +32,8 @@ def parts_table(model: Model, files: Sequence[Path], limit: int, bits: int, lane
     for path in files:
         data = path.read_bytes()[:limit]
         configs = [CodecConfig(lane_bytes, 0), CodecConfig(lane_bytes, bits, False), CodecConfig(lane_bytes, bits)]
-        configs += [CodecConfig(max(1, len(data) // n), bits) for n in LANES]
+        # fewer than four lanes are had only where the shortened lanes of small inputs are that long
+        configs += [CodecConfig(max(1, len(data) // n * (16 if n < FEW else 1)), bits) for n in LANES]
         cells = [f"{coded(model, config, data, threads):.4f}" for config in configs]
         table.add_row(path.name, f"{len(data):,}", *cells)
     return table

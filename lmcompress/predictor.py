@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmcompress.config import CodecConfig
+from lmcompress.errors import CorruptError
 from lmcompress.tokenizer import Tokenizer, byte_tokenizer
 from lmcompress.tree import Tree
 
@@ -24,11 +25,15 @@ BATCH = 256  # (lane, step) pairs that go through the network together when toke
 
 
 class Vocabulary:
-    """What codec and predictor need to know of symbols: the tokenizer, the tree, the symbol before a lane's first."""
+    """What codec and predictor need to know of symbols: the tokenizer, the tree, the symbol before a lane's first. Raises
+    CorruptError for a model whose depths are no tree's."""
 
     def __init__(self, model: Model | None) -> None:
         self.tokenizer: Tokenizer = byte_tokenizer() if model is None else model.tokenizer
-        self.tree = Tree(np.full(256, 8, np.uint8) if model is None else model.depths)
+        try:
+            self.tree = Tree(np.full(256, 8, np.uint8) if model is None else model.depths)
+        except ValueError as error:
+            raise CorruptError(f"damaged model: {error}") from None
         self.start = 0 if model is None else model.start
 
 
@@ -122,7 +127,6 @@ class Predictor:
             self.mixer = engines.mixer(
                 vocabulary.tree, vocabulary.tokenizer.pieces, engines.config.mixer_bits, n_lanes, n_tokens
             )
-        self.n_lanes = n_lanes
 
     def begin(self, previous: np.ndarray) -> None:
         """A step of lanes 0..m-1, whose tokens before it are previous int32 [m]."""

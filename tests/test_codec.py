@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
 
@@ -85,6 +86,12 @@ def test_the_network_alone_codes_its_own_shares() -> None:
         share[active] *= p[start : start + len(active)]
         start += len(active)
     assert np.allclose(share, weights / weights.sum(), rtol=2e-3)
+
+
+def test_a_model_whose_depths_are_no_tree_is_refused() -> None:
+    for depths in (np.zeros(512, np.uint8), np.full(512, 200, np.uint8), np.full(512, 8, np.uint8)):
+        with pytest.raises(CorruptError):
+            Codec(dataclasses.replace(MODEL, depths=depths), CONFIGS[1])
 
 
 def test_damaged_payloads_give_an_error_or_the_stated_size() -> None:
