@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,11 +24,11 @@ from typing import Any, BinaryIO, NoReturn, cast
 import click
 
 from lmcompress import __version__, paths
-from lmcompress.container import MAGIC
+from lmcompress.container import MAGIC, MAX_BLOCK_LOG, MAX_TOTAL, MIN_BLOCK_LOG
 from lmcompress.errors import LimitError, LMCompressError
 from lmcompress.file import ArchiveInfo, LMFile, Recovery, compress, decompress, get_archive_info, recover
 from lmcompress.methods import DEFAULT_LEVEL, DEFAULT_MEMORY, LEVELS
-from lmcompress.stream import LMCompressor
+from lmcompress.stream import BLOCK_SIZE, LMCompressor
 
 CHUNK = 1 << 20  # bytes read at a time
 HELP = f"""\
@@ -42,11 +43,12 @@ Compresses FILEs, each to FILE{paths.SUFFIX}. Without FILE, or when it is -, fro
   -f, --force          overwrite; links; with -dc  --max-output SIZE    stop when the content is longer
                        pass other formats through  --range OFF:LENGTH   decompress only these bytes of content
   -k, --keep           keep the source (default)   --recover            decompress what is intact, report the rest
-  --rm                 remove it when all is done  -r, --recursive      files in folders too
-  -N, --name           store, restore the name     --exclude-compressed skip what is compressed already
-  -q, -v               say less, say more          --filelist FILE      names from FILE, one a line
-  --json               with -l and -t: as JSON     --output-dir-flat DIR, --output-dir-mirror DIR
-  -h, --help           this                        -V, --version        the version
+  --rm                 remove it when all is done  --block-size SIZE    content coded together (default 8M)
+  -N, --name           store, restore the name     -r, --recursive      files in folders too
+  -q, -v               say less, say more          --exclude-compressed skip what is compressed already
+  --json               with -l and -t: as JSON     --filelist FILE      names from FILE, one a line
+  -h, --help           this                        --output-dir-flat DIR, --output-dir-mirror DIR
+  -V, --version        the version
 
 Commands: lmcompress train ..., lmcompress bench FILE..., lmcompress models  (each has --help). SIZE: 64M, 1G.
 Exit codes: 0 done, 1 an error, 2 files were skipped. A file that is called as a command is: write ./train.
@@ -77,6 +79,7 @@ class Options:
     model: str | None
     threads: int
     check: bool
+    block_size: int
     memory: int
     max_output: int | None
     range: tuple[int, int | None] | None
@@ -88,7 +91,7 @@ def _size(text: str) -> int:
     digits = text.upper().removesuffix("B").removesuffix("I")
     shift = 10 * ("KMGT".find(digits[-1:]) + 1) if digits[-1:].isalpha() else 0
     number = digits[:-1] if shift else digits
-    if not number.isascii() or not number.isdigit():
+    if not number.isascii() or not number.isdigit() or len(number) > 19 or int(number) << shift > MAX_TOTAL:
         raise click.BadParameter(f"{text!r} is not a size such as 64M")
     return int(number) << shift
 
@@ -145,6 +148,7 @@ def _levels(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--model")
 @click.option("-T", "--threads", type=click.IntRange(0), envvar="LMC_THREADS", default=0)
 @click.option("--check/--no-check", default=True)
+@click.option("--block-size", default=str(BLOCK_SIZE), callback=_to_size)
 @click.option("--memory", default=str(DEFAULT_MEMORY), callback=_to_size)
 @click.option("--max-output", callback=_to_size)
 @click.option("--range", callback=_to_range)
@@ -158,17 +162,28 @@ def command(ctx: click.Context, /, files: tuple[str, ...], keep: bool, **given: 
         raise click.UsageError(f"LMC_LEVEL is {level!r}, not one of {min(LEVELS)} to {max(LEVELS)}")
     given["remove"] = given["remove"] and not keep
     given["decompress"] = given["decompress"] or given["range"] is not None or given["recover"]
+    given["stdout"] = given["stdout"] or given["output"] == "-"
+    given["output"] = None if given["output"] == "-" else given["output"]
     options = Options(level=int(level), **given)
+    names = list(files)
+    if options.filelist is not None:
+        with open(options.filelist, encoding="utf-8", errors="surrogateescape") as lines:
+            try:
+                names += paths.read_filelist(lines)
+            except ValueError as error:
+                raise click.UsageError(f"{options.filelist}: {error}") from None
+    elif not names:
+        names = ["-"]
+    if "" in (*names, options.output, options.filelist, options.output_dir_flat, options.output_dir_mirror):
+        raise click.UsageError("an empty file name")
     if options.stdout and options.output is not None:
         raise click.UsageError("-c and -o exclude each other")
     if options.json and not (options.list or options.test):
         raise click.UsageError("--json is for -l and -t")
-    names = list(files)
-    if options.filelist is not None:
-        with open(options.filelist, encoding="utf-8", errors="surrogateescape") as lines:
-            names += paths.read_filelist(lines)
-    elif not names:
-        names = ["-"]
+    if options.remove and options.range is not None:
+        raise click.UsageError("--rm would remove what --range leaves out")
+    if not 1 << MIN_BLOCK_LOG <= options.block_size <= 1 << MAX_BLOCK_LOG:
+        raise click.UsageError("a block has 1K to 1G of content")
     ctx.exit(Run(options).run(names))
 
 
@@ -179,6 +194,8 @@ class Run:
         self.options = options
         self.errors = self.damaged = self.skipped = 0  # files; of damaged ones a part was recovered
         self.totals = [0, 0, 0]  # files done, bytes read, bytes written
+        self.made: set[tuple[int, int]] = set()  # device and inode of every output
+        self.complaint = ""  # the latest
         self.chatty = options.quiet == 0 and (options.verbose > 0 or sys.stderr.isatty())
 
     def run(self, names: list[str]) -> int:
@@ -233,33 +250,30 @@ class Run:
         except paths.Skip as skip:
             self.skipped += 1
             self._complain(source, f"skipped: {skip}", 1)
-        except LMCompressError as error:
-            self.errors += 1
-            self._complain(source, str(error), 2)
         except BrokenPipeError:
             raise
-        except OSError as error:
+        except Exception as error:
             self.errors += 1
-            named = error.filename if error.filename not in (None, source) else source
-            self._complain(str(named), error.strerror or str(error), 2)
-        except MemoryError:
-            self.errors += 1
-            self._complain(source, "not enough memory", 2)
+            named = getattr(error, "filename", None) or source
+            self._complain(str(named), _explained(error), 2)
 
     def _complain(self, source: str, message: str, quiet: int) -> None:
+        self.complaint = message
         if self.options.quiet < quiet:
-            name = "standard input" if source == "-" else source
-            click.echo(f"lmcompress: {_printable(name)}: {message}", err=True)
+            click.echo(f"lmcompress: {_shown(source)}: {message}", err=True)
 
     def _to_output(self, sources: list[str], path: Path) -> None:
         """All sources to the one file of -o; one failure and there is none."""
         options = self.options
+        if options.remove and len(sources) > 1:
+            raise click.UsageError("--rm with several files in one -o would lose which is which")
         if path.exists() and not path.is_file():  # a device or a pipe is written to, not replaced
             with path.open("wb") as target:
                 for source in sources:
                     with self._reporting(source):
                         self._one(source, target, str(path))
             return
+        before = os.stat(sources[0]) if len(sources) == 1 and sources[0] != "-" else None
         with paths.Output(path, options.force) as output:
             for source in sources:
                 with self._reporting(source):
@@ -268,11 +282,9 @@ class Run:
                     self._one(source, output.file, str(path))
             if self.errors or not self.totals[0]:
                 return
-            output.commit(os.stat(sources[0]) if len(sources) == 1 and sources[0] != "-" else None)
-        if options.remove and not self.damaged:
-            for source in sources:
-                if source != "-":
-                    os.unlink(source)
+            output.commit(before)
+        if options.remove and not self.damaged and sources != ["-"]:
+            self._remove(Path(sources[0]), before)
 
     def _to_own_file(self, source: str) -> None:
         """Source to the file that its name says."""
@@ -292,12 +304,20 @@ class Run:
                 raise paths.Skip(f"compressed already, by its suffix {path.suffix}")
         folders = (Path(f) if f is not None else None for f in (options.output_dir_flat, options.output_dir_mirror))
         name = paths.placed(name, path, *folders)
-        damaged = self.damaged
+        paths.check_target(name, path, self.made)
+        damaged, before = self.damaged, path.stat()
         with paths.Output(name, options.force) as output:
             self._one(source, output.file, str(name))
-            output.commit(path.stat())
+            output.commit(before)
+        self.made.add(paths.identity(name))
         if options.remove and self.damaged == damaged:
-            path.unlink()
+            self._remove(path, before)
+
+    def _remove(self, source: Path, before: os.stat_result | None) -> None:
+        """Removes a source whose result is complete, unless it has changed since `before`."""
+        if before is None or paths.changed(before, source.stat()):
+            raise OSError(0, "has changed while it was read; it is kept", str(source))
+        source.unlink()
 
     def _one(self, source: str, target: BinaryIO, target_name: str) -> None:
         """One source to an open target."""
@@ -315,8 +335,7 @@ class Run:
             speed = (written if self.options.decompress else read) / max(elapsed, 1e-9) / 1e6
             ran = f", {engine} engine" if engine and self.options.verbose else ""
             ratio = _ratio(read, written, self.options.decompress)
-            name = "standard input" if source == "-" else source
-            click.echo(f"{_printable(name)}: {ratio}, {speed:.3g} MB/s{ran} -> {_printable(target_name)}", err=True)
+            click.echo(f"{_shown(source)}: {ratio}, {speed:.3g} MB/s{ran} -> {_printable(target_name)}", err=True)
 
     @contextlib.contextmanager
     def _open(self, source: str) -> Iterator[BinaryIO]:
@@ -334,8 +353,9 @@ class Run:
         options = self.options
         metadata = {"name": os.path.basename(source)} if options.name and source != "-" else None
         compressor = LMCompressor(
-            options.level, model=options.model, threads=options.threads, check=options.check, metadata=metadata
-        )
+            options.level, model=options.model, threads=options.threads, block_size=options.block_size,
+            check=options.check, metadata=metadata,
+        )  # fmt: skip
         read = written = 0
         while chunk := file.read(CHUNK):
             read += len(chunk)
@@ -349,7 +369,7 @@ class Run:
     ) -> tuple[int, int, str | None]:
         options = self.options
         head = file.read(len(MAGIC))
-        if options.force and options.stdout and head[:1] != MAGIC[:1]:
+        if options.force and options.stdout and not options.test and head[:1] != MAGIC[:1]:
             target.write(head)
             shutil.copyfileobj(file, target, CHUNK)
             return 0, 0, None
@@ -378,7 +398,7 @@ class Run:
             max_output=options.max_output,
         )  # fmt: skip
         self._report(source, result)
-        self.damaged += bool(result.lost)
+        self.damaged += not result.intact
         return file.seek(0, io.SEEK_END), result.recovered
 
     def _report(self, source: str, result: Recovery) -> None:
@@ -411,8 +431,9 @@ class Run:
                 click.echo(f"{sizes}  {'+'.join(sorted(models)):10}  {_printable(name)}")
 
     def _test(self, names: list[str]) -> None:
-        options, tested = self.options, []
+        options, tested = self.options, list[dict[str, Any]]()
         for source in self._sources(names):
+            tested.append({"name": source, "ok": False})
             with self._reporting(source), self._open(source) as file:
                 if file.seekable():
                     result = recover(
@@ -425,9 +446,11 @@ class Run:
                         _, result.recovered, _ = self._decompress(file, nowhere, lambda read, written: None)
                 self._report(source, result)
                 self.damaged += not result.intact
-                tested.append({"name": source, "ok": result.intact, **asdict(result)})
+                tested[-1] |= {"ok": result.intact, **asdict(result)}
                 if result.intact and options.quiet == 0 and not options.json:
-                    click.echo(f"{_printable(source)}: {result.recovered} bytes of content, all intact", err=True)
+                    click.echo(f"{_shown(source)}: {result.recovered} bytes of content, all intact", err=True)
+            if "lost" not in tested[-1]:
+                tested[-1]["error"] = self.complaint
         if options.json:
             click.echo(json.dumps(tested, indent=1))
 
@@ -513,6 +536,22 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
+def _shown(source: str) -> str:
+    return "standard input" if source == "-" else _printable(source)
+
+
+def _explained(error: Exception) -> str:
+    """What to tell of an error. One that nobody foresaw comes with its place in the program."""
+    if isinstance(error, LMCompressError):
+        return str(error)
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"internal error, please report it: {error!r} in {place.name}, {place.filename}:{place.lineno}"
+
+
 @click.command("train", context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def train(arguments: tuple[str, ...]) -> None:
@@ -580,8 +619,16 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     os.kill(os.getpid(), number)
 
 
+def _replace_closed_files() -> None:
+    """Standard files that this process was started without refuse all use, and their numbers go to no other file."""
+    for name, flags, mode in (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_WRONLY, "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.open(os.devnull, flags), mode))
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """The command `lmcompress`. Exits."""
+    _replace_closed_files()
     arguments = sys.argv[1:] if arguments is None else arguments
     chosen: click.Command = command
     rest = arguments
@@ -604,17 +651,18 @@ def _guarded(chosen: click.Command, arguments: list[str]) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
-        click.echo(f"lmcompress: {error.format_message()}", err=True)
-    except LMCompressError as error:
-        click.echo(f"lmcompress: {error}", err=True)
-    except BrokenPipeError:
-        # whoever read the output has enough of it; Python must not find the pipe broken again when it exits
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    except OSError as error:
-        named = f"{error.filename}: " if error.filename is not None else ""
-        click.echo(f"lmcompress: {named}{error.strerror or error}", err=True)
+        click.echo(f"lmcompress: {_printable(error.format_message())}", err=True)
     except (KeyboardInterrupt, click.Abort):
         return 130
+    except BrokenPipeError:
+        pass  # whoever read the output has enough of it
+    except Exception as error:
+        named = getattr(error, "filename", None)
+        click.echo(f"lmcompress: {_shown(str(named)) + ': ' if named else ''}{_explained(error)}", err=True)
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):  # what could not be written, Python must not try to write again when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return 1
 
 

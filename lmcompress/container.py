@@ -36,6 +36,7 @@ MAX_METADATA = 1 << 16  # bytes of a record without content
 MAX_FOOTER = 1 << 26  # bytes
 MAX_TOTAL = (1 << 63) - 1
 DIGEST = 32  # bytes of SHA-256
+_SHORTEST_RECORD = len(SYNC) + 2 + 2 * CRC_SIZE
 _LONGEST_RECORD_HEADER = len(SYNC) + 1 + 2 * 5 + 3 * CRC_SIZE
 _SCAN_STEP = 1 << 20  # bytes read at a time when searching a damaged file
 
@@ -150,6 +151,8 @@ class Footer:
             for _ in range(count):
                 record_sizes.append(reader.varint((1 << MAX_BLOCK_LOG) + _LONGEST_RECORD_HEADER))
                 raw_sizes.append(reader.varint(1 << MAX_BLOCK_LOG))
+                if record_sizes[-1] < _SHORTEST_RECORD:  # so that the index takes memory in proportion to the file
+                    raise CorruptError("the footer contradicts itself")
         except TruncatedError:
             raise CorruptError("the footer contradicts itself") from None
         if reader.remaining:
@@ -401,6 +404,9 @@ def _read_member(file: BinaryIO, lowest: int, end: int, mend: bool) -> Member:
     file.seek(tail_start)
     tail = file.read(end - tail_start)
     if not tail.endswith(END):
+        file.seek(lowest)
+        if file.read(len(MAGIC)) != MAGIC:
+            raise CorruptError("not an lmcompress archive (neither magic bytes nor a footer)")
         raise TruncatedError("the archive does not end in a footer: cut short, damaged, or something follows it")
     backwards = Reader(tail[: -len(END)][::-1])
     try:

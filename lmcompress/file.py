@@ -24,6 +24,7 @@ from lmcompress.container import (
     METHODS,
     VERSION,
     Block,
+    Footer,
     Header,
     Member,
     Skippable,
@@ -519,13 +520,21 @@ def _scanned_blocks(file: BinaryIO, options: _Options, result: Recovery) -> Iter
     decoder = BlockDecoder(_first_header(file), *options)
     expected, raw_offset, known = 0, 0, True  # where the next record should begin, in the file and in the content
     mangled = False  # the last block was damaged: what is left of it makes no sense either
+    start, losses = 0, 0  # where in the content the member began, how many losses there were before
+    ended = False  # the last thing found was a footer
     for found in scan(file):
         if found.offset != expected and not mangled:
             result.lost.append(Loss(expected, None, None, f"{found.offset - expected} bytes that make no sense"))
             known = False  # from here on, blocks may be missing
-        expected, mangled = found.offset + found.size, found.damaged
+        expected, mangled, ended = found.offset + found.size, found.damaged, isinstance(found.item, Footer)
         if isinstance(found.item, Header):
             decoder = BlockDecoder(found.item, *options)
+        elif isinstance(found.item, Footer):
+            missing = sum(found.item.raw_sizes) - (raw_offset - start)
+            if missing and losses == len(result.lost):
+                result.lost.append(Loss(found.offset, None, max(missing, 0), "blocks are not those of the index"))
+                known = False
+            start, losses = raw_offset, len(result.lost)
         elif isinstance(found.item, Block) and found.item.raw_size:
             try:
                 if found.damaged:
@@ -538,8 +547,12 @@ def _scanned_blocks(file: BinaryIO, options: _Options, result: Recovery) -> Iter
         elif found.damaged:
             result.notes.append(f"a record without content at {found.offset} is damaged")
     end = file.seek(0, io.SEEK_END)
-    if expected != end and not mangled:
+    if not expected:
+        result.notes[-1:] = ["not an lmcompress archive, or nothing of it is left"]
+    elif expected != end and not mangled:
         result.lost.append(Loss(expected, None, None, f"{end - expected} bytes at the end that make no sense"))
+    elif not ended and not mangled:
+        result.lost.append(Loss(end, None, None, "the archive ends without a footer"))
 
 
 def _first_header(file: BinaryIO) -> Header:

@@ -113,6 +113,15 @@ def load_for_reading(header: Header, model: Model | str | Path | None, threads: 
     return Loaded(codec.Codec(loaded, config, _count(threads)), header.codec, header.model_digest, header.model_name)
 
 
+def _forget() -> None:
+    load_for_writing.cache_clear()
+    load_for_reading.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):  # a forked child must not wait for an engine that a thread of its parent was using
+    os.register_at_fork(after_in_child=_forget)
+
+
 def _count(threads: int) -> int:
     """0 stands for as many as this process may use."""
     if threads:

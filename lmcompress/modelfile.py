@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -53,7 +54,8 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """Everything that a model file holds."""
+    """Everything that a model file holds; for an archive what a dictionary is for zstd's. `model=` of compress, LMFile and the
+    rest takes one, which saves reading it again, or what `load` takes."""
 
     name: str
     config: ModelConfig
@@ -67,9 +69,15 @@ class Model:
     card: dict[str, Any] = field(default_factory=dict)  # how it was trained, under which licences, what it scored
     digest: bytes = b""  # the model's id, SHA-256, 32 bytes; set by loads()
 
+    @staticmethod
+    def load(name_or_path: str | os.PathLike[str]) -> Model:
+        """A shipped model by name (`lmcompress models` lists them), or a model file by path. Raises MissingModelError
+        where there is none, CorruptError, UnsupportedError."""
+        return load(name_or_path)
+
     @property
     def model_id(self) -> str:
-        """The digest in hexadecimal."""
+        """What archives name the model by: the SHA-256 of its file without the last 32 bytes, hexadecimal."""
         return self.digest.hex()
 
     @cached_property
@@ -197,9 +205,9 @@ def _check_array(name: str, array: np.ndarray) -> None:
         raise CorruptError(f"damaged model file: {name} out of bounds")
 
 
-def load(name_or_path: str | Path) -> Model:
-    """A shipped model by name, or a model file by path. Raises MissingModelError where there is none."""
-    path = SHIPPED / f"{name_or_path}{SUFFIX}"
+def load(name_or_path: str | os.PathLike[str]) -> Model:
+    """See Model.load."""
+    path = SHIPPED / f"{os.fspath(name_or_path)}{SUFFIX}"
     if not path.is_file():
         path = Path(name_or_path)
     if not path.is_file():

@@ -10,7 +10,7 @@ import contextlib
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, cast
@@ -47,6 +47,28 @@ def check_source(path: Path, force: bool) -> None:
         raise Skip("not a regular file; use -f")
     if not force and status.st_nlink > 1:
         raise Skip(f"has {status.st_nlink - 1} other links; use -f")
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """What is the same for all names of one file, on a case-insensitive file system too."""
+    status = path.lstat()
+    return status.st_dev, status.st_ino
+
+
+def check_target(path: Path, source: Path, made: Set[tuple[int, int]]) -> None:
+    """Raises FileExistsError, for which no force helps, when `path` is the source, or the output made of another source:
+    one of `made`."""
+    if not os.path.lexists(path):
+        return
+    if identity(path) in (identity(source), identity(source.resolve())):
+        raise FileExistsError(17, "is both source and output", str(path))
+    if identity(path) in made:
+        raise FileExistsError(17, "was just made of another file", str(path))
+
+
+def changed(before: os.stat_result, after: os.stat_result) -> bool:
+    """Whether a file is another, or has other content, than it was."""
+    return any(getattr(before, key) != getattr(after, key) for key in ("st_dev", "st_ino", "st_size", "st_mtime_ns"))
 
 
 def compressed_name(path: Path) -> Path:
@@ -91,8 +113,11 @@ def placed(path: Path, source: Path, flat: Path | None, mirror: Path | None) -> 
 
 
 def read_filelist(lines: Iterable[str]) -> list[str]:
-    """One name a line; empty lines are left out."""
-    return [name for line in lines if (name := line.rstrip("\r\n"))]
+    """One name a line; empty lines are left out. Raises ValueError for what cannot be a list of names."""
+    names = [name for line in lines if (name := line.rstrip("\r\n"))]
+    if any("\0" in name for name in names):
+        raise ValueError("not a list of file names")
+    return names
 
 
 _unfinished: set[Path] = set()  # temporary files of outputs that were not committed
@@ -114,10 +139,15 @@ class Output:
         if not force and os.path.lexists(path):
             raise FileExistsError(17, "already exists; use -f to overwrite it", str(path))
         self.path, self._force = path, force
-        self._temporary: Path | None = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
+        self._temporary: Path | None = path.with_name(f".lmcompress.{secrets.token_hex(8)}.tmp")
         _unfinished.add(self._temporary)  # before it exists, so that there is never one that `abandon` does not know
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(self._temporary, flags, 0o600)
+        try:
+            descriptor = os.open(self._temporary, flags, 0o600)
+        except OSError as error:
+            _unfinished.discard(self._temporary)
+            error.filename = str(path)
+            raise
         self.file = cast(BinaryIO, os.fdopen(descriptor, "wb"))
 
     def commit(self, like: os.stat_result | None) -> None:
@@ -131,9 +161,14 @@ class Output:
             os.umask(mask)
             os.chmod(self._temporary, 0o666 & ~mask)
         else:
+            mode = stat.S_IMODE(like.st_mode) & 0o777
             with contextlib.suppress(OSError, AttributeError):  # only root may give files away
-                os.fchown(descriptor, like.st_uid, like.st_gid)
-            os.chmod(self._temporary, stat.S_IMODE(like.st_mode) & 0o777)
+                os.fchown(descriptor, like.st_uid, -1)
+            try:
+                os.fchown(descriptor, -1, like.st_gid)
+            except (OSError, AttributeError):  # another group than the source's may do what everybody may, and no more
+                mode &= 0o707 | (mode & 0o007) << 3
+            os.chmod(self._temporary, mode)
             os.utime(self._temporary, ns=(like.st_atime_ns, like.st_mtime_ns))
         os.fsync(descriptor)
         self.file.close()

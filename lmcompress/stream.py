@@ -24,7 +24,7 @@ from lmcompress.container import (
     MemberWriter,
     Skippable,
 )
-from lmcompress.errors import CorruptError, LimitError
+from lmcompress.errors import CorruptError, LimitError, LMCompressError
 from lmcompress.methods import DEFAULT_LEVEL, DEFAULT_MEMORY, BlockDecoder, BlockEncoder
 
 if TYPE_CHECKING:
@@ -197,6 +197,7 @@ class LMDecompressor:
         self._left = max_output
         self._eof = False
         self._starving = True  # the last attempt at a block found too few bytes
+        self._failure: LMCompressError | None = None
 
     @property
     def eof(self) -> bool:
@@ -220,15 +221,21 @@ class LMDecompressor:
 
     def decompress(self, data: Buffer, max_length: int = -1) -> bytes:
         """Content that `data` completes, at most `max_length` bytes if that is not negative; the rest comes with the
-        next calls. Raises EOFError after the end, and any LMCompressError."""
+        next calls. Raises EOFError after the end, and any LMCompressError, again and again: nothing is left out."""
         if self._eof:
             raise EOFError("the member has ended")
+        if self._failure is not None:
+            raise self._failure
         self._member.feed(data)
         self._starving = False
         out = bytearray()
         while max_length < 0 or len(out) < max_length:
             if not self._ready:
-                block = self._member.next(self._left)
+                try:
+                    block = self._member.next(self._left)
+                except LMCompressError as error:
+                    self._failure = error
+                    raise
                 self._starving = block is None
                 if block is None:
                     break

@@ -437,3 +437,160 @@ def test_subcommands(lmc, monkeypatch, capsys):
     assert cli._guarded(cli.bench, ["--levels", "x", "a.txt"]) == 1
     assert cli._guarded(cli.models, ["--json"]) == 0
     assert isinstance(json.loads(capsys.readouterr().out), list)
+
+
+def test_no_option_loses_a_file(lmc, folder):
+    """What --rm, -f and names together must never do."""
+    lmc("a.txt")
+    for arguments in (
+        ["--range", "0:10", "-o", "x", "--rm", "a.txt.lmc"],
+        ["-d", "--rm", "-o", "x", "a.txt.lmc", "a.txt.lmc"],
+    ):
+        result = lmc(*arguments)
+        assert result.code == 1 and "--rm" in result.err and os.path.exists("a.txt.lmc") and not os.path.exists("x")
+    Path("own.lmc").write_bytes(lmcompress.compress(TEXT, metadata={"name": "own.lmc"}))
+    result = lmc("-d", "-N", "-f", "--rm", "own.lmc")  # its stored name is its own
+    assert result.code == 1 and "both source and output" in result.err
+    assert lmcompress.decompress(Path("own.lmc").read_bytes()) == TEXT
+    Path("x").write_bytes(lmcompress.compress(TEXT))
+    os.symlink("x", "x.lmc")
+    assert lmc("-d", "-f", "--rm", "x.lmc").code == 1 and os.path.islink("x.lmc")
+    for name in ("1", "2"):
+        os.mkdir(name)
+        Path(name, "same.txt").write_text(name)
+    result = lmc("-r", "-f", "--rm", "--output-dir-flat", "flat", "1", "2")
+    assert result.code == 1 and "just made of another" in result.err
+    assert sorted(map(str, folder.rglob("same*"))) == [str(folder / "2/same.txt"), str(folder / "flat/same.txt.lmc")]
+
+
+def test_a_source_that_grows_is_kept(lmc, monkeypatch):
+    compress = cli.Run._compress
+
+    def growing(self, source, *arguments):
+        with open(source, "ab") as file:
+            file.write(b"more")
+        return compress(self, source, *arguments)
+
+    monkeypatch.setattr(cli.Run, "_compress", growing)
+    for arguments in (["a.txt"], ["-f", "-o", "a.txt.lmc", "a.txt"]):
+        result = lmc("--rm", *arguments)
+        assert result.code == 1 and "a.txt: has changed" in result.err
+        assert os.path.exists("a.txt") and os.path.exists("a.txt.lmc")
+
+
+def test_recovery_of_what_may_not_be_all_is_an_error(lmc):
+    coded = lmcompress.compress(TEXT, block_size=4096)
+    (member,) = lmcompress.get_archive_info(coded).members
+    last, third = member.blocks[-1], member.blocks[2]
+    for name, data in {
+        "cut.lmc": coded[: last.offset + last.coded_size],  # behind a block
+        "less.lmc": coded[: third.offset] + coded[third.offset + third.coded_size :],
+    }.items():
+        Path(name).write_bytes(data)
+        result = lmc("--recover", "--rm", name)
+        assert result.code == 1 and os.path.exists(name) and "lost: " in result.err, name
+
+
+def test_foreign_files_are_said_to_be(lmc):
+    for option in ("-t", "-l", "-d"):
+        result = lmc(option, *(["-c"] if option == "-d" else []), "a.txt")
+        assert result.code == 1 and "not an lmcompress archive" in result.err
+    assert lmc("-tcf", "-", stdin=TEXT).code == 1
+    (tested,) = json.loads(lmc("-t", "--json", "missing").out)
+    assert tested == {"name": "missing", "ok": False, "error": "No such file or directory"}
+
+
+def test_standard_output_by_its_name(lmc):
+    assert lmc("-d", "-o", "-", stdin=lmc("-o", "-", "a.txt").out).out == TEXT
+    assert not os.path.exists("-")
+
+
+def test_block_size(lmc):
+    assert lmc("--block-size", "4K", "a.txt").code == 0
+    assert len(lmcompress.get_archive_info("a.txt.lmc").members[0].blocks) == 5
+    assert lmc("--block-size", "1", "a.txt").code == 1
+
+
+@pytest.mark.parametrize("name", ["é" * 120 + ".txt", "new\nline", " ", "-", "caf\udce9", "*", "a" * 251])
+def test_any_name_will_do(lmc, folder, name):
+    try:
+        Path(name).write_bytes(TEXT)
+    except (OSError, UnicodeError):
+        pytest.skip("not a name here")
+    assert lmc("--rm", "--", f"./{name}").code == 0
+    assert lmc("-l", "-t", "--", f"./{name}.lmc").code == lmc("-d", "--rm", "--", f"./{name}.lmc").code == 0
+    assert Path(name).read_bytes() == TEXT and not leftovers(folder)
+
+
+def test_names_that_cannot_be(lmc, folder):
+    for arguments in (["x" * 254], ["-o", "x" * 300, "a.txt"], ["-o", "no/x", "a.txt"], ["-o", ".", "a.txt"], [""]):
+        result = lmc(*arguments)
+        assert result.code == 1 and result.err.count("\n") == 1 and ".tmp" not in result.err
+    Path("list").write_bytes(b"a\0b\n")
+    assert lmc("--filelist", "list").code == 1
+    assert lmc("-d", "--range", "9999999999T:1", "a.txt").code == 1
+    assert not leftovers(folder)
+
+
+def test_an_error_that_nobody_foresaw_is_a_line(lmc, monkeypatch):
+    monkeypatch.setattr(cli, "LMCompressor", None)
+    Path("b.txt").write_bytes(b"b")
+    result = lmc("a.txt", "b.txt")
+    assert result.code == 1 and result.err.count("internal error") == result.err.count("\n") == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("arguments", ["a.txt", "-f -v a.txt", "-c a.txt", "-c", "-l x.lmc", "-t x.lmc", "-h"])
+def test_closed_standard_files(folder, closed, arguments):
+    Path("x.lmc").write_bytes(lmcompress.compress(TEXT))
+    done = subprocess.run(
+        f"{' '.join(COMMAND)} {arguments} {closed}", shell=True, capture_output=True, env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+    assert b"Traceback" not in done.stderr and b"internal" not in done.stderr
+    needed = {"<&-", ">&-"} if arguments == "-c" else {">&-"} if arguments[:2] in ("-c", "-l", "-h") else set[str]()
+    assert (done.returncode == 0) == needed.isdisjoint(closed.split()), done.stderr
+    for name in ("a.txt", "a.txt.lmc"):
+        if os.path.exists(name):
+            data = Path(name).read_bytes()
+            assert (lmcompress.decompress(data) if name.endswith(".lmc") else data) == TEXT
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.parametrize("arguments", ["-c a.txt", "-dc x.lmc", "-l x.lmc", "-h", "-f -o /dev/full a.txt"])
+def test_a_full_disk(arguments):
+    Path("x.lmc").write_bytes(lmcompress.compress(TEXT))
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*COMMAND, *arguments.split()], stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT, text=True, check=False
+        )
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "No space left" in done.stderr
+
+
+def test_other_groups_get_no_more_than_everybody(monkeypatch, tmp_path):
+    def refused(*arguments):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "fchown", refused)
+    os.chmod("a.txt", 0o654)
+    with paths.Output(tmp_path / "b.txt", False) as output:
+        output.commit(os.stat("a.txt"))
+    assert stat.S_IMODE(os.stat("b.txt").st_mode) == 0o644
+
+
+def test_strict_python():
+    """-W error -bb -X dev: no warning of any kind, no bytes compared with text."""
+    command = [sys.executable, "-W", "error", "-bb", "-X", "dev", "-m", "tests.fakes"]
+    for arguments in (["a.txt"], ["-t", "a.txt.lmc"], ["-l", "-v", "a.txt.lmc"], ["-df", "-N", "a.txt.lmc"]):
+        done = subprocess.run([*command, *arguments], capture_output=True, env=ENVIRONMENT, check=False)
+        assert done.returncode == 0 and b"Warning" not in done.stderr, done.stderr
+
+
+def test_shell_completion():
+    for shell in ("bash", "zsh", "fish"):
+        variables = {**ENVIRONMENT, "_LMCOMPRESS_COMPLETE": f"{shell}_source"}
+        done = subprocess.run(COMMAND, capture_output=True, env=variables, text=True, check=False)
+        if "Bash version" in done.stderr:
+            continue
+        assert done.returncode == 0 and "lmcompress" in done.stdout, done.stderr

@@ -148,6 +148,14 @@ def test_a_header_that_is_lost_is_taken_from_its_copy():
     assert mended.header == Header(20, b"abc", DIGEST, "fast")
 
 
+def test_an_index_takes_no_more_memory_than_its_file_could_need():
+    header = bytes(PLAIN)
+    footer = Writer(SYNC).uint(0x80, 1).uint(0, 1).varint(len(header)).varint(1000).put(bytes(2000)).crc().data
+    data = header + footer + bytes(reversed(bytes(Writer().varint(len(footer))))) + b"\x1a\x8d"
+    with pytest.raises(CorruptError, match="contradicts"):
+        read_members(io.BytesIO(data))
+
+
 @pytest.mark.parametrize("junk", [b"x", b"\0" * 30, MAGIC])
 def test_nothing_may_follow_an_archive(junk):
     with pytest.raises(CorruptError):

@@ -259,6 +259,31 @@ def test_files_are_not_closed_for_their_owner():
     assert not target.closed
 
 
+def test_an_error_stays():
+    """Whoever goes on after an error must not be given what follows the damaged block as if nothing were missing."""
+    coded = bytearray(lmcompress.compress(fakes.text(9000), block_size=1024, check=False))
+    coded[lmcompress.get_archive_info(coded).members[0].blocks[3].offset + 50] ^= 1
+    decompressor = LMDecompressor()
+    assert len(decompressor.decompress(coded, 3000)) == 3000
+    for _ in range(3):
+        with pytest.raises(lmcompress.CorruptError):
+            decompressor.decompress(b"")
+    with LMFile(io.BytesIO(coded)) as file:
+        for _ in range(3):
+            with pytest.raises(lmcompress.CorruptError):
+                file.read()
+
+
+def test_what_can_be_pickled(tmp_path: Path):
+    info = lmcompress.get_archive_info(lmcompress.compress(b"x", metadata={"a": "b"}))
+    error = lmcompress.TruncatedError("cut")
+    assert pickle.loads(pickle.dumps(info)) == info
+    assert str(pickle.loads(pickle.dumps(error))) == "cut"
+    for busy in (LMCompressor(), LMDecompressor(), LMFile(io.BytesIO(), "w")):
+        with pytest.raises(TypeError):
+            pickle.dumps(busy)
+
+
 def test_pickle_through_a_file():
     things = [{"a": list(range(100))}, "text" * 1000, b"\0" * 5000]
     target = io.BytesIO()

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,6 +46,60 @@ def test_there_and_back(model: str, name: str, level: int):
         assert member.model_digest == modelfile.load(model).digest.hex()
         with pytest.raises(lmcompress.MissingModelError, match="random"):
             lmcompress.decompress(archive)
+
+
+def test_a_model_that_is_loaded_once(model: str):
+    loaded = lmcompress.Model.load(model)
+    coded = lmcompress.compress(TEXT, 3, model=loaded, threads=1)
+    assert coded == lmcompress.compress(TEXT, 3, model=Path(model)) == lmcompress.compress(TEXT, 3, model=model)
+    assert lmcompress.get_archive_info(coded).members[0].model_digest == loaded.model_id
+    assert lmcompress.decompress(coded, model=loaded) == TEXT
+    with pytest.raises(lmcompress.MissingModelError):
+        lmcompress.Model.load("no such model")
+
+
+def test_threads_may_share_a_model(model: str):
+    def round_trip(i: int) -> bool:
+        text = TEXT[100 * i : 100 * i + 1500]
+        return (
+            lmcompress.decompress(lmcompress.compress(text, 3, model=model, threads=2), model=model, threads=2) == text
+        )
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(round_trip, range(12)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_does_not_wait_for_its_parents_threads(model: str):
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            lmcompress.compress(TEXT, 3, model=model, threads=2)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        for i in range(8):
+            time.sleep(0.01 * i)
+            child = os.fork()
+            if child == 0:
+                lmcompress.compress(TEXT[:300], 3, model=model, threads=2)
+                os._exit(0)
+            for _ in range(2000):
+                done, status = os.waitpid(child, os.WNOHANG)
+                if done:
+                    break
+                time.sleep(0.01)
+            else:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                pytest.fail("the child waits for ever")
+            assert status == 0
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_blocks_are_independent(model: str):
