@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard lmcompress/native/*.c lmcompress/native/*.h)
 
-.PHONY: demo test fuzz sanitize cross clean
+.PHONY: demo test docs fuzz sanitize cross clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m benchmarks.demo
@@ -14,8 +14,14 @@ test: $(VENV)/test.stamp
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
+# docs/API.md, from the docstrings; a test compares
+docs: $(VENV)/demo.stamp
+	$(BIN)/python docs/api.py
+
 fuzz: $(VENV)/test.stamp
 	$(BIN)/python -m tests.fuzz --n 100000
+	$(BIN)/python -m pip install --quiet atheris
+	$(BIN)/python -m tests.fuzz_parser -max_total_time=300
 
 # the C code under ASan, UBSan and TSan
 sanitize: $(VENV)/test.stamp

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal, cast, overload
 
 from lmcompress.bits import Buffer, Reader
 from lmcompress.container import (
@@ -336,6 +336,32 @@ class LMFile(io.BufferedIOBase):
         return self._reader
 
 
+@overload
+def open(
+    filename: str | os.PathLike[str] | IO[bytes],
+    mode: Literal["r", "rb", "w", "wb", "x", "xb", "a", "ab"] = "rb",
+    **options: Any,
+) -> LMFile: ...
+@overload
+def open(
+    filename: str | os.PathLike[str] | IO[bytes],
+    mode: Literal["rt", "wt", "xt", "at"],
+    *,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    **options: Any,
+) -> io.TextIOWrapper: ...
+@overload
+def open(
+    filename: str | os.PathLike[str] | IO[bytes],
+    mode: str,
+    *,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    **options: Any,
+) -> LMFile | io.TextIOWrapper: ...
 def open(
     filename: str | os.PathLike[str] | IO[bytes],
     mode: str = "rb",

@@ -40,7 +40,7 @@ def _make_archive(base_name: str, base_dir: str, **options: Any) -> str:
     """shutil has changed to the root folder when it calls; owner, group, dry_run and logger are its."""
     name = base_name + TAR_SUFFIXES[0]
     if not options.get("dry_run"):
-        with LMFile(name, "w") as file, archive.open_tar(file, "w") as tar:
+        with archive.new_tar(name, True) as tar:
             tar.add(base_dir)
     return name
 

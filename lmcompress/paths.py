@@ -157,9 +157,12 @@ class Output:
         self.file.flush()
         descriptor = self.file.fileno()
         if like is None:
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(self._temporary, 0o666 & ~mask)
+            probe = self._temporary.with_suffix(
+                ".new"
+            )  # what the umask allows, without setting it, as other threads may run
+            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            os.chmod(self._temporary, stat.S_IMODE(probe.stat().st_mode))
+            probe.unlink()
         else:
             mode = stat.S_IMODE(like.st_mode) & 0o777
             with contextlib.suppress(OSError, AttributeError):  # only root may give files away

@@ -41,7 +41,8 @@ class LMCompressor:
     level: 1 (fast) to 9 (small). model: a shipped model's name, a file, or a Model, instead of the level's own.
     threads: 0 for as many as the machine has. block_size: bytes of content coded together, from 1 KiB to 1 GiB.
     check: end with the content's SHA-256 (blocks have their checksums in any case). metadata: key = value pairs that
-    every member starts with. Raises MissingModelError (also later, when the model is first needed), ValueError.
+    every member starts with. `last_mode` is the mode of the last call of `compress`. Raises MissingModelError (also later,
+    when the model is first needed), ValueError.
     """
 
     CONTINUE, FLUSH_BLOCK, FLUSH_FRAME = 0, 1, 2

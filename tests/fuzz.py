@@ -2,7 +2,7 @@
 LMCompressError, in bounded time and memory; anything else is shown with the seed that makes it again.
 
 Damage: bits, bytes, cuts, splices, swaps of places, and fields changed under a CRC that is made right again, so that the
-checks behind the CRCs are met too. With --model the lm blocks are the real codec's (slow), else tests.fakes'.
+checks behind the CRCs are met too. The lm blocks are the real codec's with the model of tests/golden, or tests.fakes'.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import lmcompress
 from lmcompress import LMCompressError, LMCompressor, LMDecompressor, LMFile
@@ -26,6 +27,7 @@ from tests import fakes
 MEMORY = 64 << 20  # bytes that decoding a block may take
 ADDRESS_SPACE = 4 << 30  # bytes; a wild allocation fails
 SECONDS = 30  # for one archive
+TOY = str(Path(__file__).parent / "golden" / "toy.lmm")
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,12 @@ class Case:
 
 
 def cases(model: str | None = None) -> list[Case]:
-    """Small archives of every kind."""
+    """Small archives of every kind; `model` None for the fake codec."""
     text, noise, same = fakes.text(400), fakes.noise(200), b"ab" * 300
     pieces = [fakes.text(1024, 1), fakes.noise(1024, 2), b"na" * 512, fakes.text(500, 3)]
 
     def made(name: str, *contents: bytes, **options: int | bool | dict[str, str]) -> Case:
-        compressor = LMCompressor(model=model, **options)  # type: ignore[arg-type]
+        compressor = LMCompressor(**{"level": 3, "model": model, "threads": 1, **options})  # type: ignore[arg-type]
         coded = b"".join(compressor.compress(c, LMCompressor.FLUSH_FRAME) for c in contents)
         return Case(name, coded, contents, model)
 
@@ -67,6 +69,8 @@ def cases(model: str | None = None) -> list[Case]:
         made("no digest", text, check=False),
         made("blocks", b"".join(pieces), block_size=1024),
         made("members", text, b"", same),
+        made("without network", text, level=1),
+        made("lanes", fakes.text(4100, 4)),
     ]
 
 
@@ -106,9 +110,20 @@ def forge(data: bytearray, rng: random.Random) -> None:
     if isinstance(found.item, Block) and rng.random() < 0.5:  # the payload, and its own CRC
         reader = Reader(record)
         _, block = parse_record_header(reader, MAX_BLOCK_LOG)
-        payload = bytearray(record[reader.offset :])
-        flip(payload, rng)
-        out = Writer(record[:3]).varint(block.raw_size)
+        payload, raw_size = bytearray(record[reader.offset :]), block.raw_size
+        what = rng.randrange(5)
+        if what < 3:
+            flip(payload, rng)
+        elif what == 3:  # other numbers of tokens and lanes, and other decisions
+            numbers = (
+                Writer()
+                .varint(rng.choice([1, raw_size, rng.randrange(2 * raw_size)]))
+                .varint(rng.choice([0, 1, 4, 5, 300]))
+            )
+            payload = numbers.data + rng.randbytes(rng.randrange(2 * raw_size))
+        else:
+            raw_size = rng.choice([raw_size - 1, raw_size + 1, 1 << 10, 1 << 12])
+        out = Writer(record[:3]).varint(raw_size)
         if block.method:
             out.varint(len(payload)).uint(crc32(payload), 4)
         out.uint(block.raw_crc, 4).crc().put(payload)
@@ -213,13 +228,16 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=10_000, help="archives to damage")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first, to make one again")
-    parser.add_argument("--model", help="a model's name or file: the real codec")
+    parser.add_argument("--fake", action="store_true", help="a codec that is quick and needs no model")
     given = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
-    if given.model is None:
+    if given.fake:
         fakes.install()
-    read, refused = run(given.n, given.seed, given.first, given.model)
-    print(f"{given.n} damaged archives, read {read} times: refused {refused} times, else right")
+    read, refused = run(given.n, given.seed, given.first, None if given.fake else TOY)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    print(
+        f"{given.n} damaged archives, read {read} times: refused {refused} times, else right; at most {peak} MiB of memory"
+    )
 
 
 if __name__ == "__main__":

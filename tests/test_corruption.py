@@ -48,7 +48,7 @@ def test_golden_archives_decode_for_ever(name):
     assert hashlib.sha256(content).hexdigest() == MANIFEST[name]["sha256"]
 
 
-@pytest.mark.parametrize("kind", range(8))
+@pytest.mark.parametrize("kind", range(9))
 def test_every_truncation(fake_codec, kind):
     case = fuzz.cases()[kind]
     boundaries = set()  # a file cut there is a sound one
@@ -76,6 +76,10 @@ def test_every_bit(fake_codec):
 
 def test_random_damage(fake_codec):
     fuzz.run(600, seed=7)
+
+
+def test_random_damage_to_the_real_codec():
+    fuzz.run(300, seed=8, model=fuzz.TOY)
 
 
 def blocks(n: int = 8, size: int = 4096) -> tuple[list[bytes], bytearray]:

@@ -315,6 +315,10 @@ def test_archive_helper(tmp_path: Path):
     (tree / "a.txt").write_bytes(fakes.text(20_000))
     (tree / "old" / "b.txt").write_bytes(fakes.text(30_000, 1))
     told: list[tuple[str, int]] = []
+
+    def stop(name: str, done: int) -> None:
+        raise RuntimeError
+
     path = tmp_path / "letters.tar.lmc"
     archive.create(path, tree, progress=lambda name, done: told.append((name, done)), block_size=8192)
     assert [name for name, _ in told] == [m.name for m in archive.members(path)]
@@ -324,6 +328,9 @@ def test_archive_helper(tmp_path: Path):
             archive.read(path, wrong)
     with pytest.raises(FileExistsError):
         archive.create(path, tree)
+    with pytest.raises(RuntimeError):
+        archive.create(tmp_path / "half.tar.lmc", tree, progress=stop)
+    assert sorted(os.listdir(tmp_path)) == ["letters", "letters.tar.lmc"]
     archive.extract(path, tmp_path / "out")
     assert (tmp_path / "out/letters/a.txt").read_bytes() == fakes.text(20_000)
     assert archive.verify(path).intact
