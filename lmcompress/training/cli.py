@@ -28,13 +28,16 @@ COUNTED = 64  # batches by which the tree is balanced
               help="A folder of text files, or of shards CATEGORY.NN.txt.zst.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True,
               help="Folder for vocabulary, token ids, checkpoint, log and model file; found ones are used.")  # fmt: skip
+@click.option("--init", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
+              help="A checkpoint to start from, of the same width and vocabulary; it may have fewer layers.")  # fmt: skip
 @click.option("--name", default=None, help="The model's name; by default the recipe's file name.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
 @click.option("--threads", type=int, default=0, help="CPU threads; 0 for all.")
 @click.option("--validate-every", type=int, default=400, show_default=True, help="Steps between checkpoints.")
 def train(
-    recipe_path: Path, source: Path, out: Path, name: str | None, device: str, threads: int, validate_every: int
-) -> None:
+    recipe_path: Path, source: Path, out: Path, init: Path | None, name: str | None, device: str, threads: int,
+    validate_every: int,
+) -> None:  # fmt: skip
     """Train a model on a folder of text; started again, it goes on where it was.
 
     Under torchrun, prepare first (one process), then train on several GPUs.
@@ -49,7 +52,7 @@ def train(
         torch.set_num_threads(threads)
     recipe = Recipe.load(recipe_path)
     tokenizer = prepare(source, out, recipe.model.vocab_size)
-    run(recipe, out / "ids", out / "run", device, validate_every)
+    run(recipe, out / "ids", out / "run", device, validate_every, init)
     if int(os.environ.get("RANK", 0)) == 0:
         path = finish(recipe, tokenizer, out, name or recipe_path.stem)
         click.echo(f"{path}: {path.stat().st_size} bytes")

@@ -54,9 +54,11 @@ def rate(progress: float, recipe: Recipe) -> float:
     return max(0.02, min(1.0, progress / recipe.warmup if recipe.warmup else 1.0, (1 - progress) / recipe.decay))
 
 
-def train(recipe: Recipe, ids: Path, out: Path, device: str = "auto", validate_every: int = 500) -> None:
+def train(
+    recipe: Recipe, ids: Path, out: Path, device: str = "auto", validate_every: int = 500, init: Path | None = None
+) -> None:
     """Trains on the token ids in folder `ids` (data.tokenize); writes checkpoint.pt, log.jsonl and TensorBoard curves to
-    `out`."""
+    `out`. A checkpoint `init` of the same width gives the first weights; layers that it lacks add nothing at first."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if device == "auto":
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
@@ -84,6 +86,8 @@ def train(recipe: Recipe, ids: Path, out: Path, device: str = "auto", validate_e
         muon.load_state_dict(saved["muon"])
         adam.load_state_dict(saved["adam"])
         step, elapsed, calibrated = saved["step"], saved["elapsed"], saved["calibrated"]
+    elif init is not None:
+        grow(model, torch.load(init, map_location=device, weights_only=True)["model"])
     mix = data.Mix(ids, recipe.sequence, recipe.seed)
     validation = data.validation(ids, recipe.sequence, 64 * recipe.sequence)
     compiled = {}
@@ -164,6 +168,16 @@ def train(recipe: Recipe, ids: Path, out: Path, device: str = "auto", validate_e
         log.close()
     if world > 1:
         dist.destroy_process_group()
+
+
+def grow(model: Transformer, weights: dict[str, Tensor]) -> None:
+    """Takes the float weights of a model with as many layers or fewer. The layers that are new keep their first weights,
+    which give the residual stream nothing: the grown model starts with the other's predictions."""
+    known = model.state_dict()
+    kept = {n: w for n, w in weights.items() if "clip_" not in n and not n.endswith(("qkv_gain", "up_gain", "head_gain"))}
+    if any(n not in known or known[n].shape != w.shape for n, w in kept.items()):
+        raise ValueError("the first weights are those of another shape of model")
+    model.load_state_dict({**known, **kept})
 
 
 class Log:

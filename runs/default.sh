@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Makes the model `default`: runs/default.sh FOLDER_OF_TEXT OUT. Sized for a GPU; see runs/fast.sh for several.
+set -eu
+cd "$(dirname "$0")/.."
+exec python -m lmcompress.training.cli --config runs/default.json --data "$1" --out "$2"

@@ -1,0 +1,134 @@
+"""From a folder of text to a model file, at toy size: resuming, growing, several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from lmcompress.config import ModelConfig  # noqa: E402
+from lmcompress.training import data  # noqa: E402
+from lmcompress.training.model import Transformer  # noqa: E402
+from lmcompress.training.train import Recipe, grow, train  # noqa: E402
+
+SAMPLES = Path(__file__).parent.parent / "corpora" / "samples"
+TOY = {
+    "model": {"vocab_size": 256, "d_model": 64, "n_layer": 1, "n_head": 1, "d_ff": 64, "window": 16},
+    "sequence": 32, "batch": 4, "tokens": 6 * 128, "warmup": 0.2, "decay": 0.5, "quantized": 0.3,
+    "muon_lr": 0.02, "embed_lr": 0.03, "head_lr": 0.006, "weight_decay": 0.05,
+}  # fmt: skip
+RUN = [sys.executable, "-m", "lmcompress.training.cli"]
+# compilers and threads would take longer than the training
+ENVIRONMENT = os.environ | {"TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": "1", "GLIBC_TUNABLES": "glibc.malloc.arena_max=1"}
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda f, **_: f)
+
+
+@pytest.fixture
+def ids(tmp_path: Path) -> Path:
+    """Token ids of a few documents, two of them of the validation split."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "text" / "words").mkdir(parents=True)
+    documents = (bytes(rng.choice(list(b"abcdef \n"), 400).tolist()) for _ in range(10**6))
+    held_out = 0
+    for i, document in enumerate(documents):
+        if i < 20 or data.is_validation(document):
+            held_out += data.is_validation(document)
+            (tmp_path / "text" / "words" / f"{i:06}").write_bytes(document)
+        if held_out == 2:
+            break
+    from lmcompress.tokenizer import byte_tokenizer
+
+    data.tokenize(tmp_path / "text", byte_tokenizer(), tmp_path / "ids")
+    return tmp_path / "ids"
+
+
+def recipe(**changes: object) -> Recipe:
+    return Recipe(**{**TOY, "model": ModelConfig(**TOY["model"]), **changes})  # type: ignore[arg-type]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return torch.load(out / "checkpoint.pt", weights_only=True)["model"]
+
+
+def lines(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def test_resumed_run_is_the_run_that_was_not_stopped(ids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(recipe(), ids, tmp_path / "whole", "cpu", validate_every=2)
+    batch, calls = data.Mix.batch, []
+
+    def stopped(self: data.Mix, step: int, size: int) -> np.ndarray:
+        calls.append(step)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return batch(self, step, size)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(data.Mix, "batch", stopped)
+        train(recipe(), ids, tmp_path / "parts", "cpu", validate_every=2)
+    train(recipe(), ids, tmp_path / "parts", "cpu", validate_every=2)
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert whole.keys() == parts.keys() and all(torch.equal(whole[n], parts[n]) for n in whole)
+    last = lines(tmp_path / "whole")[-1]
+    assert last["quantized"] and last["bits_per_byte/words"] == lines(tmp_path / "parts")[-1]["bits_per_byte/words"]
+    assert last["bits_per_byte/words"] < 8
+
+
+def test_grown_model_starts_with_the_predictions_of_the_smaller(ids: Path, tmp_path: Path) -> None:
+    train(recipe(quantized=0.0), ids, tmp_path / "small", "cpu", validate_every=6)
+    small = Transformer(ModelConfig(**TOY["model"]))
+    small.load_state_dict(weights(tmp_path / "small"))
+    large = Transformer(ModelConfig(**{**TOY["model"], "n_layer": 3}))
+    grow(large, weights(tmp_path / "small"))
+    tokens = torch.from_numpy(data.Mix(ids, 32).batch(99, 2))
+    with torch.no_grad():
+        expected, logits = small(tokens), large(tokens)
+    assert expected.abs().max() > 0.1 and torch.allclose(logits, expected, atol=1e-6)
+    with pytest.raises(ValueError, match="another shape"):
+        grow(Transformer(ModelConfig(**{**TOY["model"], "d_model": 128})), weights(tmp_path / "small"))
+
+
+def test_two_processes_train_as_one(ids: Path, tmp_path: Path) -> None:
+    settings = TOY | {"quantized": 0.0}
+    (tmp_path / "toy.json").write_text(json.dumps(settings))
+    out = tmp_path / "out"
+    arguments = ["--config", tmp_path / "toy.json", "--data", tmp_path / "text", "--out", out, "--device", "cpu"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", *RUN[2:]]
+    from lmcompress.training.cli import prepare
+
+    prepare(tmp_path / "text", out, 256)
+    result = subprocess.run([*torchrun, *arguments], env=ENVIRONMENT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert (out / "toy.lmm").exists()
+    train(recipe(quantized=0.0), ids, tmp_path / "one", "cpu")
+    one, two = weights(tmp_path / "one"), weights(out / "run")
+    for name, weight in one.items():  # the same but for the order of sums, in bfloat16
+        assert (two[name] - weight).abs().mean() < 0.02 * weight.abs().mean() + 1e-3, name
+
+
+def test_command_makes_a_model_that_compresses(tmp_path: Path) -> None:
+    (tmp_path / "toy.json").write_text(json.dumps(TOY))
+    result = subprocess.run(
+        [*RUN, "--config", tmp_path / "toy.json", "--data", SAMPLES, "--out", tmp_path / "out", "--threads", "1"],
+        env=ENVIRONMENT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    from lmcompress import compress, decompress, modelfile
+
+    model = modelfile.load(tmp_path / "out" / "toy.lmm")
+    assert model.name == "toy" and model.card["tokens"] == 6 * 128
+    text = b"as small as a model can be, " * 40
+    archive = compress(text, model=model)
+    assert decompress(archive, model=model) == text and len(archive) < len(text) / 2
