@@ -26,7 +26,11 @@ TOY = {
 }  # fmt: skip
 RUN = [sys.executable, "-m", "lmcompress.training.cli"]
 # compilers and threads would take longer than the training
-ENVIRONMENT = os.environ | {"TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": "1", "GLIBC_TUNABLES": "glibc.malloc.arena_max=1"}
+ENVIRONMENT = os.environ | {
+    "TORCHDYNAMO_DISABLE": "1",
+    "OMP_NUM_THREADS": "1",
+    "GLIBC_TUNABLES": "glibc.malloc.arena_max=1",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +69,9 @@ def lines(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
-def test_resumed_run_is_the_run_that_was_not_stopped(ids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_run_is_the_run_that_was_not_stopped(
+    ids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train(recipe(), ids, tmp_path / "whole", "cpu", validate_every=2)
     batch, calls = data.Mix.batch, []
 

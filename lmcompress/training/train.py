@@ -174,7 +174,9 @@ def grow(model: Transformer, weights: dict[str, Tensor]) -> None:
     """Takes the float weights of a model with as many layers or fewer. The layers that are new keep their first weights,
     which give the residual stream nothing: the grown model starts with the other's predictions."""
     known = model.state_dict()
-    kept = {n: w for n, w in weights.items() if "clip_" not in n and not n.endswith(("qkv_gain", "up_gain", "head_gain"))}
+    kept = {
+        n: w for n, w in weights.items() if "clip_" not in n and not n.endswith(("qkv_gain", "up_gain", "head_gain"))
+    }
     if any(n not in known or known[n].shape != w.shape for n, w in kept.items()):
         raise ValueError("the first weights are those of another shape of model")
     model.load_state_dict({**known, **kept})
