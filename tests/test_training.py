@@ -87,6 +87,9 @@ def test_resumed_run_is_the_run_that_was_not_stopped(
     train(recipe(), ids, tmp_path / "parts", "cpu", validate_every=2)
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert whole.keys() == parts.keys() and all(torch.equal(whole[n], parts[n]) for n in whole)
+    for done in [False] * 5 + [True]:  # a step at a time
+        assert train(recipe(), ids, tmp_path / "steps", "cpu", validate_every=2, minutes=0) is done
+    assert all(torch.equal(whole[n], w) for n, w in weights(tmp_path / "steps").items())
     last = lines(tmp_path / "whole")[-1]
     assert last["quantized"] and last["bits_per_byte/words"] == lines(tmp_path / "parts")[-1]["bits_per_byte/words"]
     assert last["bits_per_byte/words"] < 8

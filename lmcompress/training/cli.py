@@ -34,9 +34,11 @@ COUNTED = 64  # batches by which the tree is balanced
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
 @click.option("--threads", type=int, default=0, help="CPU threads; 0 for all.")
 @click.option("--validate-every", type=int, default=400, show_default=True, help="Steps between checkpoints.")
+@click.option("--minutes", type=float, default=float("inf"),
+              help="Stop with a checkpoint after so long; the same command goes on.")  # fmt: skip
 def train(
     recipe_path: Path, source: Path, out: Path, init: Path | None, name: str | None, device: str, threads: int,
-    validate_every: int,
+    validate_every: int, minutes: float,
 ) -> None:  # fmt: skip
     """Train a model on a folder of text; started again, it goes on where it was.
 
@@ -52,8 +54,8 @@ def train(
         torch.set_num_threads(threads)
     recipe = Recipe.load(recipe_path)
     tokenizer = prepare(source, out, recipe.model.vocab_size)
-    run(recipe, out / "ids", out / "run", device, validate_every, init)
-    if int(os.environ.get("RANK", 0)) == 0:
+    done = run(recipe, out / "ids", out / "run", device, validate_every, init, minutes)
+    if done and int(os.environ.get("RANK", 0)) == 0:
         path = finish(recipe, tokenizer, out, name or recipe_path.stem)
         click.echo(f"{path}: {path.stat().st_size} bytes")
 

@@ -55,10 +55,18 @@ def rate(progress: float, recipe: Recipe) -> float:
 
 
 def train(
-    recipe: Recipe, ids: Path, out: Path, device: str = "auto", validate_every: int = 500, init: Path | None = None
-) -> None:
+    recipe: Recipe,
+    ids: Path,
+    out: Path,
+    device: str = "auto",
+    validate_every: int = 500,
+    init: Path | None = None,
+    minutes: float = math.inf,
+) -> bool:
     """Trains on the token ids in folder `ids` (data.tokenize); writes checkpoint.pt, log.jsonl and TensorBoard curves to
-    `out`. A checkpoint `init` of the same width gives the first weights; layers that it lacks add nothing at first."""
+    `out`. A checkpoint `init` of the same width gives the first weights; layers that it lacks add nothing at first.
+    False where `minutes` were over before the recipe's tokens: the next call goes on."""
+    called = time.monotonic()
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if device == "auto":
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
@@ -159,6 +167,13 @@ def train(
         average = loss.item() if average is None else 0.98 * average + 0.02 * loss.item()
         if log and (step % 10 == 0 or step == steps):
             log.step(step, step * per_step, average, elapsed, quantized)
+        over = torch.tensor(time.monotonic() - called > 60 * minutes, dtype=torch.int32, device=device)
+        if world > 1:
+            dist.all_reduce(over, op=dist.ReduceOp.MAX)  # all stop at the same step
+        if over and step < steps:
+            if log:
+                save()
+            break
         if step % validate_every == 0 or step == steps:
             bits = validate(quantized)
             if log:
@@ -168,6 +183,7 @@ def train(
         log.close()
     if world > 1:
         dist.destroy_process_group()
+    return step >= steps
 
 
 def grow(model: Transformer, weights: dict[str, Tensor]) -> None:
