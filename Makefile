@@ -12,7 +12,7 @@ demo: $(VENV)/demo.stamp
 test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	LMC_TEST_ALL=1 $(BIN)/python -m pytest
 
 # docs/API.md, from the docstrings; a test compares
 docs: $(VENV)/demo.stamp

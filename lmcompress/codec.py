@@ -14,7 +14,7 @@ import numpy as np
 
 from lmcompress.bits import Reader, Writer
 from lmcompress.coder import Decoder, Encoder
-from lmcompress.config import CodecConfig
+from lmcompress.config import HEAD_SIZE, CodecConfig
 from lmcompress.errors import CorruptError, UnsupportedError
 from lmcompress.modelfile import Model
 from lmcompress.predictor import Engines, Predictor, Vocabulary
@@ -86,6 +86,15 @@ class Codec:
         if self.vocabulary.tokenizer.lengths[tokens].sum() != raw_size:
             raise CorruptError("a block's tokens do not have the size that it states")
         return self.vocabulary.tokenizer.decode(tokens)
+
+    def memory(self, raw_size: int) -> int:
+        """Bytes that decoding a block of that size takes at most, the model aside: the mixer's tables, what lanes remember
+        and what the network says of their next tokens, and the block's tokens and text themselves (docs/LOG.md)."""
+        lane, model = 0, self.engines.model
+        if model is not None and self.config.network:
+            config = model.config
+            lane = 2 * HEAD_SIZE * config.n_layer * config.window + 8 * config.vocab_size
+        return (5 << self.config.mixer_bits) // 4 + lane * self._most_lanes(raw_size, raw_size) + 20 * raw_size
 
     def _most_lanes(self, n_bytes: int, n_tokens: int) -> int:
         """One lane for each `lane_bytes`; less text has shorter lanes, down to a sixteenth of that, until there are FEW:

@@ -42,11 +42,11 @@ LEVELS = {
 }
 DEFAULT_LEVEL = 5
 DEFAULT_MEMORY = 1 << 30  # bytes that decoding one block may take
-LM_MEMORY = 12  # bytes that decoding takes for each byte of a block's content: tokens, lanes, both copies of the text
 LM_FIXED = 1 << 25  # bytes that a model and what goes with it take
 
 PROBE_LEVEL, BEST_LEVEL = 3, 19  # of zstd
 NOISE = 0.97  # a block whose probe leaves more than this is noise to every model
+VOID = 0.0005  # a block whose probe leaves less than this is all repetition: a model takes minutes to save a few bytes
 NOISE_SIZE = 1 << 16  # bytes; on less, trying everything is cheap
 CODED_COST = 6  # bytes at least by which the record of a block that is not stored is longer: its size, its CRC
 CLEAR_WIN = 0.6  # of the probe's size; zstd's best is rarely below this
@@ -60,6 +60,8 @@ class BlockCodec(Protocol):
     def encode(self, data: bytes) -> bytes: ...
 
     def decode(self, payload: bytes, raw_size: int) -> bytes: ...
+
+    def memory(self, raw_size: int) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -146,9 +148,9 @@ class BlockEncoder:
         """(method, payload); the payload is shorter than `data` unless the method is STORED. `lm_cost`: bytes that the
         archive grows by elsewhere when the method is LM."""
         probe = _zstd_compress(data, PROBE_LEVEL)
-        noise = len(data) >= NOISE_SIZE and len(probe) > NOISE * len(data)
+        clear = len(data) >= NOISE_SIZE and not VOID <= len(probe) / len(data) <= NOISE
         candidates = [(0, STORED, data), (CODED_COST, ZSTD, probe)]
-        if not noise and len(data) > CODED_COST + lm_cost:
+        if not clear and len(data) > CODED_COST + lm_cost:
             self.engine_name = self.loaded.codec.engine_name
             candidates.append((CODED_COST + lm_cost, LM, self.loaded.codec.encode(data)))
         if len(candidates[-1][2]) > CLEAR_WIN * len(probe):
@@ -166,19 +168,22 @@ class BlockDecoder:
 
     def decode(self, block: Block) -> bytes:
         """The block's content, checked. Raises CorruptError, MissingModelError, LimitError."""
-        needed = block.raw_size * (LM_MEMORY if block.method == LM else 2) + block.coded_size
-        if needed > self._memory:
-            raise LimitError(f"a block needs {needed} bytes of memory, more than the {self._memory} allowed")
+        self._allow(2 * block.raw_size + block.coded_size)
         if block.method == STORED:
             data = block.payload
         elif block.method == ZSTD:
             data = _zstd_decompress(block.payload, block.raw_size)
         else:
             codec = load_for_reading(self._header, self._model, self._threads, self._memory).codec
+            self._allow(codec.memory(block.raw_size) + block.coded_size)
             self.engine_name = codec.engine_name
             data = codec.decode(block.payload, block.raw_size)
         block.check_raw(data)
         return data
+
+    def _allow(self, needed: int) -> None:
+        if needed > self._memory:
+            raise LimitError(f"a block needs {needed} bytes of memory, more than the {self._memory} allowed")
 
 
 def _zstd_compress(data: bytes, level: int) -> bytes:

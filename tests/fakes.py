@@ -41,6 +41,9 @@ class FakeCodec:
             raise CorruptError("wrong size")
         return data
 
+    def memory(self, raw_size: int) -> int:
+        return 20 * raw_size
+
 
 def load_for_writing(level: int, model: object, threads: int) -> methods.Loaded:
     chosen = methods.LEVELS[level].model if model is None else str(model)

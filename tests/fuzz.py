@@ -52,8 +52,8 @@ class Case:
 
 def cases(model: str | None = None) -> list[Case]:
     """Small archives of every kind; `model` None for the fake codec."""
-    text, noise, same = fakes.text(400), fakes.noise(200), b"ab" * 300
-    pieces = [fakes.text(1024, 1), fakes.noise(1024, 2), b"na" * 512, fakes.text(500, 3)]
+    text, noise, same = fakes.text(200), fakes.noise(200), b"ab" * 300
+    pieces = [fakes.text(1024, 1), fakes.noise(1024, 2), fakes.text(100, 3)]
 
     def made(name: str, *contents: bytes, **options: int | bool | dict[str, str]) -> Case:
         compressor = LMCompressor(**{"level": 3, "model": model, "threads": 1, **options})  # type: ignore[arg-type]
@@ -69,8 +69,8 @@ def cases(model: str | None = None) -> list[Case]:
         made("no digest", text, check=False),
         made("blocks", b"".join(pieces), block_size=1024),
         made("members", text, b"", same),
-        made("without network", text, level=1),
-        made("lanes", fakes.text(4100, 4)),
+        made("without network", fakes.text(400), level=1),
+        made("lanes", fakes.text(2100, 4)),
     ]
 
 
@@ -117,12 +117,12 @@ def forge(data: bytearray, rng: random.Random) -> None:
         elif what == 3:  # other numbers of tokens and lanes, and other decisions
             numbers = (
                 Writer()
-                .varint(rng.choice([1, raw_size, rng.randrange(2 * raw_size)]))
+                .varint(rng.choice([1, raw_size, rng.randrange(2 * raw_size + 1)]))
                 .varint(rng.choice([0, 1, 4, 5, 300]))
             )
-            payload = numbers.data + rng.randbytes(rng.randrange(2 * raw_size))
+            payload = numbers.data + rng.randbytes(rng.randrange(2 * raw_size + 1))
         else:
-            raw_size = rng.choice([raw_size - 1, raw_size + 1, 1 << 10, 1 << 12])
+            raw_size = rng.choice([max(0, raw_size - 1), raw_size + 1, 1 << 10, 1 << 12])
         out = Writer(record[:3]).varint(raw_size)
         if block.method:
             out.varint(len(payload)).uint(crc32(payload), 4)
@@ -200,8 +200,8 @@ def attempt(
     return refused
 
 
-def run(n: int, seed: int, first: int = 0, model: str | None = None) -> tuple[int, int]:
-    """(archives read, refusals) over `n` damaged archives."""
+def run(n: int, seed: int, first: int = 0, model: str | None = None, readers: int = len(READERS)) -> tuple[int, int]:
+    """(archives read, refusals) over `n` damaged archives, each read by so many of READERS."""
     archives, refused = cases(model), 0
     for i in range(first, first + n):
         rng = random.Random(f"{seed}/{i}")
@@ -213,14 +213,14 @@ def run(n: int, seed: int, first: int = 0, model: str | None = None) -> tuple[in
         if hasattr(signal, "alarm"):
             signal.alarm(SECONDS)
         try:
-            refused += attempt(case, bytes(data), rng)
+            refused += attempt(case, bytes(data), rng, rng.sample(READERS, readers))
         except BaseException:
             print(f"seed {seed}, archive {i} ({case.name}): {bytes(data).hex()}", file=sys.stderr)
             raise
         finally:
             if hasattr(signal, "alarm"):
                 signal.alarm(0)
-    return n * len(READERS), refused
+    return n * readers, refused
 
 
 def main() -> None:
@@ -228,12 +228,13 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=10_000, help="archives to damage")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first, to make one again")
+    parser.add_argument("--readers", type=int, default=len(READERS), help="interfaces that read each, drawn at random")
     parser.add_argument("--fake", action="store_true", help="a codec that is quick and needs no model")
     given = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     if given.fake:
         fakes.install()
-    read, refused = run(given.n, given.seed, given.first, None if given.fake else TOY)
+    read, refused = run(given.n, given.seed, given.first, None if given.fake else TOY, given.readers)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     print(
         f"{given.n} damaged archives, read {read} times: refused {refused} times, else right; at most {peak} MiB of memory"

@@ -392,19 +392,22 @@ def test_kill_at_any_moment(folder, direction):
 
 
 def test_a_long_stream_in_bounded_memory():
-    """200 MB through both directions at once; neither process takes more than 250 MB."""
+    """200 MB (or LMC_TEST_STREAM) through both directions at once, with the real codec; neither process takes more than
+    250 MB. Of so much repetition every block is zstd's."""
+    megabytes = int(os.environ.get("LMC_TEST_STREAM", 200))
     code = (
         "import resource, subprocess, sys\n"
-        f"command = {COMMAND!r}\n"
+        "command = [sys.executable, '-m', 'lmcompress']\n"
         "first = subprocess.Popen([*command, '-c'], stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n"
         "second = subprocess.Popen([*command, '-dc'], stdin=first.stdout, stdout=subprocess.DEVNULL)\n"
         "first.stdout.close()\n"
-        "for _ in range(200): first.stdin.write(b'again and again\\n' * 62500)\n"
+        f"for _ in range({megabytes}): first.stdin.write(b'again and again\\n' * 62500)\n"
         "first.stdin.close()\n"
         "assert first.wait() == second.wait() == 0\n"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    print(f"{megabytes} MB, at most {done.stdout.strip()} KiB of memory in each process")
     assert int(done.stdout) < 250_000
 
 

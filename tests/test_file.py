@@ -102,6 +102,13 @@ def test_the_smallest_method_wins():
     assert methods(b"") == []
 
 
+def test_pure_repetition_is_not_given_to_a_model(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fakes.FakeCodec, "encode", None)
+    for data in (bytes(300_000), b"the same line\n" * 20_000):
+        coded = lmcompress.compress(data)
+        assert lmcompress.decompress(coded) == data and len(coded) < 150
+
+
 @pytest.mark.parametrize("size", [0, 1, 2, 40, 100, 1000, 4096, 65_535, 65_536, 300_000])
 def test_noise_hardly_grows(size):
     assert len(lmcompress.compress(fakes.noise(size))) <= size + 64 + size // 1000
@@ -181,6 +188,16 @@ def test_frames_are_members():
     assert len(lmcompress.get_archive_info(coded).members) == 3
     first = LMDecompressor()
     assert first.decompress(coded) == b"a" and len(lmcompress.decompress(first.unused_data)) == 1
+
+
+def test_a_kilobyte_from_the_middle_of_50_megabytes(monkeypatch: pytest.MonkeyPatch):
+    decoded, decode = [], BlockDecoder.decode
+    monkeypatch.setattr(BlockDecoder, "decode", lambda self, block: decoded.append(block) or decode(self, block))
+    data = b"".join(b"page %d" % i + b"." * 999_993 for i in range(50))
+    coded = lmcompress.compress(data)
+    with LMFile(io.BytesIO(coded)) as file:
+        assert file.read_range(24_999_500, 1000) == data[24_999_500:25_000_500]
+    assert len(decoded) == 1 and len(lmcompress.get_archive_info(coded).members[0].blocks) == 6
 
 
 def test_random_access_decodes_what_it_needs(monkeypatch: pytest.MonkeyPatch):

@@ -58,6 +58,14 @@ def test_a_model_that_is_loaded_once(model: str):
         lmcompress.Model.load("no such model")
 
 
+def test_memory_is_refused_before_it_is_taken(model: str):
+    coded = lmcompress.compress(TEXT, 3, model=model)
+    assert lmcompress.decompress(coded, model=model, memory=40 << 20) == TEXT
+    for memory in (30 << 20, len(TEXT), 0):
+        with pytest.raises(lmcompress.LimitError):
+            lmcompress.decompress(coded, model=model, memory=memory)
+
+
 def test_threads_may_share_a_model(model: str):
     def round_trip(i: int) -> bool:
         text = TEXT[100 * i : 100 * i + 1500]
