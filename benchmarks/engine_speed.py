@@ -44,13 +44,13 @@ def random_model(c: ModelConfig) -> Model:
         Layer(
             matrix(heads + 2 * HEAD_SIZE, d), scale(heads + 2 * HEAD_SIZE, 0.003), np.full(c.n_head, 20, np.int32),
             np.array(1.7, np.float32), matrix(d, heads), scale(d, 0.01), matrix(c.d_ff, d), scale(c.d_ff, 0.006),
-            matrix(d, c.d_ff), scale(d, 0.003),
+            matrix(d, c.d_ff), scale(d, 0.003), np.ones(d, np.float32), np.ones(d, np.float32),
         )
         for _ in range(c.n_layer)
     )  # fmt: skip
     embed = rng.integers(-127, 128, (c.vocab_size, d)).astype(np.int8)
     head, depths = matrix(c.vocab_size, d), np.zeros(c.vocab_size, np.uint8)
-    return Model("random", c, byte_tokenizer(), depths, embed, layers, head, scale(c.vocab_size, 0.05))
+    return Model("random", c, byte_tokenizer(), depths, embed, layers, head, scale(c.vocab_size, 0.05), np.ones(d, np.float32))
 
 
 def multiply_adds(c: ModelConfig) -> int:

@@ -9,7 +9,8 @@
 
 #define ROWS 128     /* rows that go through the layers together: their activations stay in the second-level cache */
 #define POSITIONS 64 /* of one lane among them, at most */
-#define FEW 8        /* rows that are not worth a thread, whose time goes into reading the weights */
+#define NORMALIZED 16 /* rows that a thread normalizes at once */
+#define PARTS 2      /* of a product for each thread, so that one that is late leaves some to others */
 
 typedef struct {
     Matrix qkv, o, up, down;
@@ -17,23 +18,23 @@ typedef struct {
     float attn_scale, *qkv_gain, *up_gain; /* [d_model] */
 } Layer;
 
-/* One thread's activations. */
+/* Activations of the rows that go through the layers together. */
 typedef struct {
     int16_t *x;      /* [ROWS][d_model]: the residual stream */
     uint8_t *a;      /* [ROWS][d_model], normalized */
     int16_t *qkv;    /* [ROWS][(n_head + 2) * HEAD] */
-    int8_t *turned;  /* [n_head + 1][HEAD]: queries and key of one row */
     uint8_t *attended; /* [ROWS][n_head * HEAD] */
     uint8_t *hidden; /* [ROWS][d_ff] */
     int16_t *cosine, *sine; /* [POSITIONS][ROTARY / 2] */
     int16_t *logits; /* [ROWS][vocab_size], where the caller wants none */
     void *rows_x[ROWS], *rows_qkv[ROWS], *rows_hidden[ROWS], *rows_logits[ROWS];
+    uint64_t *rows_base[ROWS];
+    uint32_t *rows_local[ROWS];
 } Work;
 
 struct Engine {
     Shape shape;
     const Kernel *kernel;
-    int threads;
     int8_t *embed; /* [vocab_size, d_model] */
     Layer *layers;
     Matrix head;
@@ -41,7 +42,7 @@ struct Engine {
     int16_t *cosine, *sine; /* [period] */
     int32_t *exp14, *exp24; /* [256] */
     int32_t turns[ROTARY / 2];
-    Work *work; /* [threads] */
+    Work work;
     Pool *pool;
 };
 
@@ -116,13 +117,12 @@ static int work_new(Work *w, const Shape *s)
     w->x = lmc_alloc((size_t)ROWS * s->d_model * sizeof *w->x);
     w->a = lmc_alloc((size_t)ROWS * s->d_model);
     w->qkv = lmc_alloc((size_t)ROWS * qkv * sizeof *w->qkv);
-    w->turned = lmc_alloc((s->n_head + 1) * HEAD);
     w->attended = lmc_alloc((size_t)ROWS * s->n_head * HEAD);
     w->hidden = lmc_alloc((size_t)ROWS * s->d_ff);
     w->cosine = lmc_alloc(POSITIONS * ROTARY / 2 * sizeof *w->cosine);
     w->sine = lmc_alloc(POSITIONS * ROTARY / 2 * sizeof *w->sine);
     w->logits = lmc_alloc((size_t)ROWS * s->vocab_size * sizeof *w->logits);
-    if (!w->x || !w->a || !w->qkv || !w->turned || !w->attended || !w->hidden || !w->cosine || !w->sine || !w->logits)
+    if (!w->x || !w->a || !w->qkv || !w->attended || !w->hidden || !w->cosine || !w->sine || !w->logits)
         return -1;
     for (int r = 0; r < ROWS; r++) {
         w->rows_x[r] = w->x + (size_t)r * s->d_model;
@@ -137,7 +137,6 @@ static void work_free(Work *w)
     lmc_free(w->x);
     lmc_free(w->a);
     lmc_free(w->qkv);
-    lmc_free(w->turned);
     lmc_free(w->attended);
     lmc_free(w->hidden);
     lmc_free(w->cosine);
@@ -154,9 +153,7 @@ Engine *lmc_engine_new(const Kernel *kernel, int threads, const Shape *shape, co
     int d = s->d_model, heads = s->n_head * HEAD, bad = 0;
     e->shape = *s;
     e->kernel = kernel;
-    e->threads = threads;
     e->layers = calloc(s->n_layer, sizeof *e->layers);
-    e->work = calloc(threads, sizeof *e->work);
     e->pool = lmc_pool_new(threads);
     e->embed = copy(arrays->embed, (size_t)s->vocab_size * d);
     e->cosine = copy(arrays->cosine, s->period * sizeof *e->cosine);
@@ -165,7 +162,7 @@ Engine *lmc_engine_new(const Kernel *kernel, int threads, const Shape *shape, co
     e->exp24 = copy(arrays->exp24, 256 * sizeof *e->exp24);
     e->head_gain = copy(arrays->head_gain, d * sizeof *e->head_gain);
     memcpy(e->turns, arrays->turns, sizeof e->turns);
-    bad |= !e->head_gain || !e->layers || !e->work || !e->pool || !e->embed || !e->cosine || !e->sine || !e->exp14 || !e->exp24;
+    bad |= !e->head_gain || !e->layers || !e->pool || !e->embed || !e->cosine || !e->sine || !e->exp14 || !e->exp24;
     for (int i = 0; i < s->n_layer && !bad; i++) {
         const LayerArrays *from = &arrays->layers[i];
         Layer *layer = &e->layers[i];
@@ -179,9 +176,7 @@ Engine *lmc_engine_new(const Kernel *kernel, int threads, const Shape *shape, co
         layer->up_gain = copy(from->up_gain, d * sizeof(float));
         bad |= !layer->score || !layer->qkv_gain || !layer->up_gain;
     }
-    for (int i = 0; i < threads && !bad; i++)
-        bad |= work_new(&e->work[i], s);
-    if (bad || lmc_pack(&e->head, kernel, arrays->head, arrays->head_scale, s->vocab_size, d, 128)) {
+    if (bad || work_new(&e->work, s) || lmc_pack(&e->head, kernel, arrays->head, arrays->head_scale, s->vocab_size, d, 128)) {
         lmc_engine_free(e);
         return NULL;
     }
@@ -202,8 +197,7 @@ void lmc_engine_free(Engine *e)
         lmc_free(e->layers[i].qkv_gain);
         lmc_free(e->layers[i].up_gain);
     }
-    for (int i = 0; i < e->threads && e->work; i++)
-        work_free(&e->work[i]);
+    work_free(&e->work);
     lmc_unpack(&e->head);
     lmc_free(e->head_gain);
     lmc_free(e->embed);
@@ -212,7 +206,6 @@ void lmc_engine_free(Engine *e)
     lmc_free(e->exp14);
     lmc_free(e->exp24);
     free(e->layers);
-    free(e->work);
     free(e);
 }
 
@@ -260,42 +253,107 @@ static void remember(const int8_t *key, const int16_t *value, int slot, uint8_t 
         values[4 * i] = (int8_t)value[i];
 }
 
-/* Attention of the rows of one layer: lanes first..first+n-1, C positions each from `position` on. */
-static void attend(const Engine *e, const State *state, Work *w, int i, int first, int n, uint64_t position, int C)
+/* What the threads are told of the rows that go through the layers: C positions each of lanes first..first+n-1. */
+typedef struct {
+    const Engine *engine;
+    const State *state;
+    uint64_t position; /* of the first column */
+    int first, n, C, rows, threads;
+    int i;               /* the layer that attends */
+    const float *gain;   /* of what is normalized */
+    const Matrix *w;     /* what is multiplied, in so many parts */
+    int parts;
+    const uint8_t *x;
+    Result result;
+    int narrow;          /* output from which on int16 results are within 127 */
+    void *const *out;
+} Pass;
+
+/* One lane's rows. */
+static void attend_part(const void *context, int lane)
 {
+    const Pass *pass = context;
+    const Engine *e = pass->engine;
+    const State *state = pass->state;
+    const Work *w = &e->work;
     const Shape *s = &e->shape;
-    const Layer *layer = &e->layers[i];
+    const Layer *layer = &e->layers[pass->i];
     int heads = s->n_head * HEAD, window = s->window;
-    for (int g = 0; g < n; g++) {
-        size_t ring = (size_t)i * state->n_lanes + first + g, size = (size_t)state->slots * HEAD;
-        uint8_t *keys = state->keys + ring * size;
-        int8_t *values = state->values + ring * size;
-        for (int c = 0; c < C; c++) {
-            size_t row = (size_t)g * C + c;
-            const int16_t *qkv = w->qkv + row * (heads + 2 * HEAD);
-            uint64_t p = position + c;
-            int seen = p + 1 < (uint64_t)window ? (int)(p + 1) : window;
-            e->kernel->turn(qkv, s->n_head + 1, w->cosine + c * (ROTARY / 2), w->sine + c * (ROTARY / 2), w->turned);
-            remember(w->turned + heads, qkv + heads + HEAD, (int)(p % window), keys, values,
-                     state->still + ring * (HEAD - ROTARY));
-            e->kernel->attend(w->turned, s->n_head, keys, values, seen, layer->score, layer->attn_scale, e->exp14,
-                              w->attended + row * heads);
-        }
+    size_t ring = (size_t)pass->i * state->n_lanes + pass->first + lane, size = (size_t)state->slots * HEAD;
+    uint8_t *keys = state->keys + ring * size;
+    int8_t *values = state->values + ring * size;
+    int8_t turned[(MAX_HEADS + 1) * HEAD]; /* queries and key of one row */
+    for (int c = 0; c < pass->C; c++) {
+        size_t row = (size_t)lane * pass->C + c;
+        const int16_t *qkv = w->qkv + row * (heads + 2 * HEAD);
+        uint64_t p = pass->position + c;
+        int seen = p + 1 < (uint64_t)window ? (int)(p + 1) : window;
+        e->kernel->turn(qkv, s->n_head + 1, w->cosine + c * (ROTARY / 2), w->sine + c * (ROTARY / 2), turned);
+        remember(turned + heads, qkv + heads + HEAD, (int)(p % window), keys, values,
+                 state->still + ring * (HEAD - ROTARY));
+        e->kernel->attend(turned, s->n_head, keys, values, seen, layer->score, layer->attn_scale, e->exp14,
+                          w->attended + row * heads);
     }
 }
 
-static void normalize(const Engine *e, Work *w, const float *gain, int n)
+static void attend(Pass *pass, int i)
 {
-    for (size_t r = 0; r < (size_t)n; r++)
-        e->kernel->normalize(w->x + r * e->shape.d_model, gain, e->shape.d_model, w->a + r * e->shape.d_model);
+    pass->i = i;
+    lmc_pool_run(pass->engine->pool, attend_part, pass, pass->n);
+}
+
+static void normalize_part(const void *context, int part)
+{
+    const Pass *pass = context;
+    const Engine *e = pass->engine;
+    int d = e->shape.d_model, end = (part + 1) * NORMALIZED < pass->rows ? (part + 1) * NORMALIZED : pass->rows;
+    for (int r = part * NORMALIZED; r < end; r++)
+        e->kernel->normalize(e->work.rows_x[r], pass->gain, d, e->work.a + (size_t)r * d);
+}
+
+static void normalize(Pass *pass, const float *gain)
+{
+    pass->gain = gain;
+    lmc_pool_run(pass->engine->pool, normalize_part, pass, (pass->rows + NORMALIZED - 1) / NORMALIZED);
+}
+
+static void product_part(const void *context, int part)
+{
+    const Pass *pass = context;
+    const Kernel *kernel = pass->engine->kernel;
+    int strips = pass->w->n_out / STRIP;
+    int begin = strips * part / pass->parts * STRIP, end = strips * (part + 1) / pass->parts * STRIP;
+    int middle = pass->narrow < begin ? begin : pass->narrow < end ? pass->narrow : end;
+    if (begin < middle)
+        kernel->product(pass->w, begin, middle, pass->x, pass->rows, pass->result, 32767, pass->out);
+    if (middle < end)
+        kernel->product(pass->w, middle, end, pass->x, pass->rows, pass->result, 127, pass->out);
+}
+
+/* Threads share the outputs, not the rows: each reads the same part of the weights again and again, and a second-level
+ * cache holds more of a part than of the whole. */
+static void product(Pass *pass, const Matrix *w, const uint8_t *x, Result result, int narrow, void *const *out)
+{
+    int strips = w->n_out / STRIP, parts = PARTS * pass->threads;
+    pass->w = w;
+    pass->x = x;
+    pass->result = result;
+    pass->narrow = narrow;
+    pass->out = out;
+    pass->parts = parts < strips ? parts : strips;
+    lmc_pool_run(pass->engine->pool, product_part, pass, pass->parts);
+}
+
+static void cumulate_part(const void *context, int row)
+{
+    const Engine *e = context;
+    const Work *w = &e->work;
+    e->kernel->cumulate(w->rows_logits[row], e->shape.vocab_size, e->exp24, w->rows_base[row], w->rows_local[row]);
 }
 
 /* What a call is asked for. */
 typedef struct {
-    const Engine *engine;
-    const State *state;
     const int32_t *tokens; /* [n, T] */
-    int n, shares;
     int64_t T;
     int16_t *logits; /* [n, T, vocab_size], or NULL for: */
     uint64_t *base;  /* [n, T, groups] */
@@ -303,13 +361,12 @@ typedef struct {
 } Run;
 
 /* C positions, from tokens[lane][t] on, of lanes first..first+n-1; n * C <= ROWS. The state's position stays. */
-static void forward(const Run *run, Work *w, int first, int n, int64_t t, int C)
+static void forward(Engine *e, const State *state, const Run *run, int first, int n, int64_t t, int C)
 {
-    const Engine *e = run->engine;
-    const State *state = run->state;
     const Shape *s = &e->shape;
-    void (*product)(const Matrix *, int, int, const uint8_t *, int, Result, float, void *const *) = e->kernel->product;
+    Work *w = &e->work;
     int d = s->d_model, heads = s->n_head * HEAD, rows = n * C;
+    size_t V = s->vocab_size, groups = (V + GROUP - 1) / GROUP;
     uint64_t position = state->position + (uint64_t)t;
     for (int r = 0; r < rows; r++) {
         size_t at = (size_t)(first + r / C) * run->T + t + r % C;
@@ -317,7 +374,9 @@ static void forward(const Run *run, Work *w, int first, int n, int64_t t, int C)
         int16_t *x = w->rows_x[r];
         for (int j = 0; j < d; j++)
             x[j] = (int16_t)(embedding[j] * 8);
-        w->rows_logits[r] = run->logits ? run->logits + at * s->vocab_size : w->logits + (size_t)r * s->vocab_size;
+        w->rows_logits[r] = run->logits ? run->logits + at * V : w->logits + r * V;
+        w->rows_base[r] = run->logits ? NULL : run->base + at * groups;
+        w->rows_local[r] = run->logits ? NULL : run->local + at * V;
     }
     for (int c = 0; c < C; c++)
         for (int j = 0; j < ROTARY / 2; j++) {
@@ -325,77 +384,54 @@ static void forward(const Run *run, Work *w, int first, int n, int64_t t, int C)
             w->cosine[c * (ROTARY / 2) + j] = e->cosine[angle];
             w->sine[c * (ROTARY / 2) + j] = e->sine[angle];
         }
+    Pass pass = {.engine = e, .state = state, .position = position, .first = first, .n = n, .C = C, .rows = rows};
+    pass.threads = lmc_pool_ready(e->pool);
     for (int i = 0; i < s->n_layer; i++) {
         const Layer *layer = &e->layers[i];
-        normalize(e, w, layer->qkv_gain, rows);
-        product(&layer->qkv, 0, heads + HEAD, w->a, rows, TO_INT16, 32767, w->rows_qkv);
-        product(&layer->qkv, heads + HEAD, heads + 2 * HEAD, w->a, rows, TO_INT16, 127, w->rows_qkv);
-        attend(e, state, w, i, first, n, position, C);
-        product(&layer->o, 0, d, w->attended, rows, TO_RESIDUAL, 32767, w->rows_x);
-        normalize(e, w, layer->up_gain, rows);
-        product(&layer->up, 0, s->d_ff, w->a, rows, TO_SQUARE, 255, w->rows_hidden);
-        product(&layer->down, 0, d, w->hidden, rows, TO_RESIDUAL, 32767, w->rows_x);
+        normalize(&pass, layer->qkv_gain);
+        product(&pass, &layer->qkv, w->a, TO_INT16, heads + HEAD, w->rows_qkv);
+        attend(&pass, i);
+        product(&pass, &layer->o, w->attended, TO_RESIDUAL, d, w->rows_x);
+        normalize(&pass, layer->up_gain);
+        product(&pass, &layer->up, w->a, TO_SQUARE, s->d_ff, w->rows_hidden);
+        product(&pass, &layer->down, w->hidden, TO_RESIDUAL, d, w->rows_x);
     }
-    normalize(e, w, e->head_gain, rows);
-    product(&e->head, 0, s->vocab_size, w->a, rows, TO_INT16, 32767, w->rows_logits);
-    for (int r = 0; r < rows && run->logits == NULL; r++) {
-        size_t at = (size_t)(first + r / C) * run->T + t + r % C, groups = (s->vocab_size + GROUP - 1) / GROUP;
-        e->kernel->cumulate(w->rows_logits[r], s->vocab_size, e->exp24, run->base + at * groups,
-                            run->local + at * s->vocab_size);
-    }
-}
-
-static void run_share(void *context, int share)
-{
-    const Run *run = context;
-    int begin = (int)((int64_t)run->n * share / run->shares), end = (int)((int64_t)run->n * (share + 1) / run->shares);
-    int64_t chunks = (run->T + POSITIONS - 1) / POSITIONS;
-    int64_t most = (run->T + chunks - 1) / chunks; /* positions in a chunk */
-    int lanes = ROWS / (int)most;
-    for (int first = begin; first < end; first += lanes)
-        for (int64_t t = 0; t < run->T; t += most)
-            forward(run, &run->engine->work[share], first, first + lanes < end ? lanes : end - first, t,
-                    (int)(t + most < run->T ? most : run->T - t));
+    normalize(&pass, e->head_gain);
+    product(&pass, &e->head, w->a, TO_INT16, s->vocab_size, w->rows_logits);
+    if (run->logits == NULL)
+        lmc_pool_run(e->pool, cumulate_part, e, rows);
 }
 
 void lmc_engine_run(Engine *e, State *state, const int32_t *tokens, int n, int64_t T, int16_t *logits, uint64_t *base,
                     uint32_t *local)
 {
+    Run run = {tokens, T, logits, base, local};
     state->active = n;
     if (n == 0 || T == 0)
         return;
-    int64_t most = n * T / FEW < n ? n * T / FEW : n;
-    Run run = {e, state, tokens, n, most < 1 ? 1 : most < e->threads ? (int)most : e->threads, T, logits, base,
-               local};
-    lmc_pool_run(e->pool, run_share, &run, run.shares);
+    int64_t chunks = (T + POSITIONS - 1) / POSITIONS;
+    int64_t most = (T + chunks - 1) / chunks; /* positions in a chunk */
+    int lanes = ROWS / (int)most;
+    for (int first = 0; first < n; first += lanes)
+        for (int64_t t = 0; t < T; t += most)
+            forward(e, state, &run, first, first + lanes < n ? lanes : n - first, t, (int)(t + most < T ? most : T - t));
     state->position += (uint64_t)T;
-}
-
-typedef struct {
-    const Engine *engine;
-    const int16_t *logits;
-    int64_t rows;
-    int shares;
-    uint64_t *base;
-    uint32_t *local;
-} Cumulate;
-
-static void cumulate_share(void *context, int share)
-{
-    const Cumulate *job = context;
-    size_t V = job->engine->shape.vocab_size, groups = (V + GROUP - 1) / GROUP;
-    size_t begin = (size_t)(job->rows * share / job->shares), end = (size_t)(job->rows * (share + 1) / job->shares);
-    for (size_t r = begin; r < end; r++)
-        job->engine->kernel->cumulate(job->logits + r * V, (int)V, job->engine->exp24, job->base + r * groups,
-                                      job->local + r * V);
 }
 
 void lmc_engine_cumulate(Engine *e, const int16_t *logits, int64_t rows, uint64_t *base, uint32_t *local)
 {
-    Cumulate job = {e, logits, rows, e->threads, base, local};
-    if (rows < FEW * job.shares)
-        job.shares = 1; /* a thread takes longer to wake up than a row takes */
-    lmc_pool_run(e->pool, cumulate_share, &job, job.shares);
+    size_t V = e->shape.vocab_size, groups = (V + GROUP - 1) / GROUP;
+    Work *w = &e->work;
+    lmc_pool_ready(e->pool);
+    for (int64_t first = 0; first < rows; first += ROWS) {
+        int n = rows - first < ROWS ? (int)(rows - first) : ROWS;
+        for (int r = 0; r < n; r++) {
+            w->rows_logits[r] = (int16_t *)logits + (first + r) * V;
+            w->rows_base[r] = base + (first + r) * groups;
+            w->rows_local[r] = local + (first + r) * V;
+        }
+        lmc_pool_run(e->pool, cumulate_part, e, n);
+    }
 }
 
 static double now(void)

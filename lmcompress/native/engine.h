@@ -63,11 +63,13 @@ double lmc_bench_product(const Kernel *kernel, int n, int n_out, int n_in, doubl
 int lmc_pack(Matrix *m, const Kernel *kernel, const int8_t *weights, const float *scale, int n_out, int n_in, int offset);
 void lmc_unpack(Matrix *m);
 
-/* threads.c: job(context, 0), ..., job(context, n - 1), each on its own thread where there are threads. */
+/* threads.c: job(context, part) for parts 0..n-1, n < 65536, shared among the threads. ready(), to be called before run()
+ * and once again after a fork, says how many threads that is. */
 typedef struct Pool Pool;
 Pool *lmc_pool_new(int threads);
 void lmc_pool_free(Pool *pool);
-void lmc_pool_run(Pool *pool, void (*job)(void *context, int share), void *context, int n);
+int lmc_pool_ready(Pool *pool);
+void lmc_pool_run(Pool *pool, void (*job)(const void *context, int part), const void *context, int n);
 
 /* 64-byte aligned, zeroed; NULL where there is no memory. */
 void *lmc_alloc(size_t size);

@@ -13,6 +13,7 @@
 #define STRIP 32      /* output columns that a product is asked for at least; every matrix has a multiple */
 #define GROUP 64      /* symbols in a group of the cumulated distribution */
 #define MAX_WINDOW 1024
+#define MAX_HEADS 32
 #define MAX_IN 8192   /* inputs of a matrix */
 #define NORM 32.0     /* a normalized activation of 1.0 */
 

@@ -2,6 +2,11 @@
 #include "wide512.h"
 #ifdef LMC_X86
 #include <string.h>
+#ifndef C1
+#define C1 4
+#define C2 4
+#define C4 2
+#endif
 
 int lmc_avx512_supported(void)
 {
@@ -17,8 +22,9 @@ INLINE WIDE __m512i broadcast4(const void *p)
     return _mm512_set1_epi32(four);
 }
 
-/* ROWS <= 8 rows from m by the strip from column n. */
-INLINE WIDE void block(const int ROWS, const Matrix *w, int n, const uint8_t *x, int m, Result result,
+/* ROWS <= 8 rows from m by the strip from column n. Few rows have CHAINS > 1 sums for each, which the processor adds to in
+ * turn while it waits for the one before. */
+INLINE WIDE void block(const int ROWS, const int CHAINS, const Matrix *w, int n, const uint8_t *x, int m, Result result,
                        float limit, void *const *out)
 {
     size_t K = w->n_in;
@@ -26,18 +32,26 @@ INLINE WIDE void block(const int ROWS, const Matrix *w, int n, const uint8_t *x,
     const uint8_t *input = x + m * K;
     __m512i c[8][2];
 #pragma GCC unroll 8
-    for (int i = 0; i < ROWS; i++) {
-        c[i][0] = _mm512_loadu_si512(w->start + n);
-        c[i][1] = _mm512_loadu_si512(w->start + n + TILE);
+    for (int i = 0; i < ROWS * CHAINS; i++) {
+        c[i][0] = i < ROWS ? _mm512_loadu_si512(w->start + n) : _mm512_setzero_si512();
+        c[i][1] = i < ROWS ? _mm512_loadu_si512(w->start + n + TILE) : _mm512_setzero_si512();
     }
-    for (size_t k = 0; k < K; k += 4) {
-        __m512i b0 = _mm512_loadu_si512(weight + k * TILE), b1 = _mm512_loadu_si512(weight + (K + k) * TILE);
+    for (size_t k = 0; k < K; k += 4 * CHAINS)
 #pragma GCC unroll 8
-        for (int i = 0; i < ROWS; i++) {
-            __m512i a = broadcast4(input + i * K + k);
-            c[i][0] = _mm512_dpbusd_epi32(c[i][0], a, b0);
-            c[i][1] = _mm512_dpbusd_epi32(c[i][1], a, b1);
+        for (int j = 0; j < CHAINS; j++) {
+            __m512i b0 = _mm512_loadu_si512(weight + (k + 4 * j) * TILE);
+            __m512i b1 = _mm512_loadu_si512(weight + (K + k + 4 * j) * TILE);
+#pragma GCC unroll 8
+            for (int i = 0; i < ROWS; i++) {
+                __m512i a = broadcast4(input + i * K + k + 4 * j);
+                c[j * ROWS + i][0] = _mm512_dpbusd_epi32(c[j * ROWS + i][0], a, b0);
+                c[j * ROWS + i][1] = _mm512_dpbusd_epi32(c[j * ROWS + i][1], a, b1);
+            }
         }
+#pragma GCC unroll 8
+    for (int i = ROWS; i < ROWS * CHAINS; i++) {
+        c[i % ROWS][0] = _mm512_add_epi32(c[i % ROWS][0], c[i][0]);
+        c[i % ROWS][1] = _mm512_add_epi32(c[i % ROWS][1], c[i][1]);
     }
     __m512 low = _mm512_set1_ps(result == TO_SQUARE ? 0.0f : -limit), high = _mm512_set1_ps(limit);
     __m512 scale0 = _mm512_loadu_ps(w->scale + n), scale1 = _mm512_loadu_ps(w->scale + n + TILE);
@@ -54,17 +68,17 @@ WIDE void lmc_avx512_product(const Matrix *w, int begin, int end, const uint8_t 
     for (int column = begin; column < end; column += STRIP) {
         int m = 0;
         for (; m + 8 <= n; m += 8)
-            block(8, w, column, x, m, result, limit, out);
+            block(8, 1, w, column, x, m, result, limit, out);
         if (n - m >= 4) {
-            block(4, w, column, x, m, result, limit, out);
+            block(4, C4, w, column, x, m, result, limit, out);
             m += 4;
         }
         if (n - m >= 2) {
-            block(2, w, column, x, m, result, limit, out);
+            block(2, C2, w, column, x, m, result, limit, out);
             m += 2;
         }
         if (n - m >= 1)
-            block(1, w, column, x, m, result, limit, out);
+            block(1, C1, w, column, x, m, result, limit, out);
     }
 }
 

@@ -118,7 +118,7 @@ static PyObject *engine_new(PyObject *self, PyObject *args)
         return PyErr_Format(PyExc_ValueError, "1 to %d threads", MAX_THREADS);
     if (s.vocab_size < STRIP || s.vocab_size > 32768 || s.vocab_size % STRIP || s.d_model < 64 || s.d_model > 2048 ||
         s.d_model % 64 || s.d_ff < 64 || s.d_ff > 8192 || s.d_ff % 64 || s.n_layer < 1 || s.n_layer > MAX_LAYER ||
-        s.n_head < 1 || s.n_head > 32 || s.window < 1 || s.window > MAX_WINDOW ||
+        s.n_head < 1 || s.n_head > MAX_HEADS || s.window < 1 || s.window > MAX_WINDOW ||
         PyTuple_GET_SIZE(tables) != N_TABLE || PyList_GET_SIZE(arrays) != PER_LAYER * s.n_layer + 4) {
         PyErr_SetString(PyExc_ValueError, "the model's shape is out of bounds");
         return NULL;
