@@ -1,6 +1,7 @@
 """Speed of the compiled engine: tokens and multiply-adds per second against the matrix kernel's own peak in the same run.
 
-    python benchmarks/engine_speed.py [--seconds 1] [--kernel NAME] [--threads 1 2] [--lanes 1 8 32 64 128]
+    python -m benchmarks.engine_speed [--seconds 1] [--kernel NAME] [--threads 1 2] [--lanes 1 2 4 8 16 64 128]
+    python -m benchmarks.engine_speed --steps   (microseconds of a step with the distribution: the least, the median)
 
 Knows: the shape of the fast model, random weights of that shape (speed does not depend on them). Does not know: text,
 coding. Each figure is the median over slices of a run; the peak is measured between the slices.
@@ -50,7 +51,9 @@ def random_model(c: ModelConfig) -> Model:
     )  # fmt: skip
     embed = rng.integers(-127, 128, (c.vocab_size, d)).astype(np.int8)
     head, depths = matrix(c.vocab_size, d), np.zeros(c.vocab_size, np.uint8)
-    return Model("random", c, byte_tokenizer(), depths, embed, layers, head, scale(c.vocab_size, 0.05), np.ones(d, np.float32))
+    return Model(
+        "random", c, byte_tokenizer(), depths, embed, layers, head, scale(c.vocab_size, 0.05), np.ones(d, np.float32)
+    )
 
 
 def multiply_adds(c: ModelConfig) -> int:
@@ -77,15 +80,43 @@ def rate(work: Callable[[], int], seconds: float) -> float:
     return count / spent
 
 
+def step_times(engine: native.Engine, n_lanes: int, seconds: float) -> np.ndarray:
+    """Microseconds of each step of so many lanes, in order of size."""
+    rng = np.random.default_rng(0)
+    state, times = engine.start(n_lanes), []
+    engine.run(state, rng.integers(0, FAST.vocab_size, (n_lanes, FAST.window)).astype(np.int32))
+    end = time.perf_counter() + seconds
+    while len(times) < 10 or times[-1][1] < end:
+        tokens = rng.integers(0, FAST.vocab_size, n_lanes).astype(np.int32)
+        start = time.perf_counter()
+        engine.distribution(state, tokens)
+        times.append((start, time.perf_counter()))
+    return np.sort(1e6 * np.diff(times)[:, 0])
+
+
+def print_steps(threads: list[int], lanes: list[int], seconds: float) -> None:
+    """A row for each number of threads, two figures for each number of lanes."""
+    model = random_model(FAST)
+    print("least / median microseconds of a step; lanes", *(f"{n:11}" for n in lanes))
+    for n_threads in threads:
+        engine = native.Engine(model, n_threads)
+        found = (step_times(engine, n, seconds) for n in lanes)
+        print(f"{engine.name:45}", *(f"{t[0]:5.0f}/{t[len(t) // 2]:5.0f}" for t in found))
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=1.0, help="for each figure")
     parser.add_argument("--kernel", help="instruction set; the best by default")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--lanes", type=int, nargs="+", default=[1, 8, 32, 64, 128])
+    parser.add_argument("--lanes", type=int, nargs="+", default=[1, 2, 4, 8, 16, 64, 128])
+    parser.add_argument("--steps", action="store_true", help="the time of single steps")
     args = parser.parse_args()
     if args.kernel:
         os.environ[native.KERNEL_VARIABLE] = args.kernel
+    if args.steps:
+        print_steps(args.threads, args.lanes, args.seconds)
+        return
     model, rng = random_model(FAST), np.random.default_rng(0)
     macs = multiply_adds(FAST)
     print(f"{macs / 1e6:.2f} M multiply-adds per token; peak: products of 256 x 2048 by 2048 x 2048, one thread")

@@ -1,4 +1,4 @@
-/* The forward pass of docs/MODEL.md for shares of the lanes; see engine.h.
+/* The forward pass of docs/MODEL.md; see engine.h.
  *
  * Rows of the matrices are (lane, position) pairs: a step has one position of many lanes, a run many positions of a few.
  * A position's key and value enter its lane's ring just before it attends, so that no order of rows changes an integer. */
@@ -6,9 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 #define ROWS 128     /* rows that go through the layers together: their activations stay in the second-level cache */
 #define POSITIONS 64 /* of one lane among them, at most */
+#define HUGE_PAGE (1 << 21)
 #define NORMALIZED 16 /* rows that a thread normalizes at once */
 #define PARTS 2      /* of a product for each thread, so that one that is late leaves some to others */
 
@@ -38,6 +42,7 @@ struct Engine {
     int8_t *embed; /* [vocab_size, d_model] */
     Layer *layers;
     Matrix head;
+    int8_t *packed; /* all weights of the matrices */
     float *head_gain; /* [d_model] */
     int16_t *cosine, *sine; /* [period] */
     int32_t *exp14, *exp24; /* [256] */
@@ -46,13 +51,25 @@ struct Engine {
     Pool *pool;
 };
 
+/* Large blocks in large pages, where the system has them: fewer entries of the page table to look up. */
 void *lmc_alloc(size_t size)
 {
-    char *memory = calloc(1, size + 64 + sizeof(void *));
+    size_t align = 64;
+#ifdef MADV_HUGEPAGE
+    if (size > HUGE_PAGE / 2) {
+        align = HUGE_PAGE;
+        size = (size + align - 1) / align * align;
+    }
+#endif
+    char *memory = calloc(1, size + align + sizeof(void *));
     if (memory == NULL)
         return NULL;
     char *aligned = memory + sizeof(void *);
-    aligned += 63 - ((uintptr_t)aligned + 63) % 64;
+    aligned += align - 1 - ((uintptr_t)aligned + align - 1) % align;
+#ifdef MADV_HUGEPAGE
+    if (align == HUGE_PAGE)
+        (void)madvise(aligned, size, MADV_HUGEPAGE); /* only a wish */
+#endif
     memcpy(aligned - sizeof(void *), &memory, sizeof memory);
     return aligned;
 }
@@ -82,14 +99,15 @@ const Kernel *lmc_kernel_find(const char *name)
     return NULL;
 }
 
-int lmc_pack(Matrix *m, const Kernel *kernel, const int8_t *weights, const float *scale, int n_out, int n_in, int offset)
+int lmc_pack(Matrix *m, int8_t *packed, const Kernel *kernel, const int8_t *weights, const float *scale, int n_out,
+             int n_in, int offset)
 {
     m->n_out = n_out;
     m->n_in = n_in;
-    m->packed = lmc_alloc((size_t)n_out * n_in);
+    m->packed = packed;
     m->start = lmc_alloc(n_out * sizeof *m->start);
     m->scale = copy(scale, n_out * sizeof *m->scale);
-    if (!m->packed || !m->start || !m->scale)
+    if (!m->start || !m->scale)
         return -1;
     for (int n = 0; n < n_out; n++) {
         const int8_t *row = weights + (size_t)n * n_in;
@@ -106,7 +124,6 @@ int lmc_pack(Matrix *m, const Kernel *kernel, const int8_t *weights, const float
 
 void lmc_unpack(Matrix *m)
 {
-    lmc_free(m->packed);
     lmc_free(m->start);
     lmc_free(m->scale);
 }
@@ -162,21 +179,27 @@ Engine *lmc_engine_new(const Kernel *kernel, int threads, const Shape *shape, co
     e->exp24 = copy(arrays->exp24, 256 * sizeof *e->exp24);
     e->head_gain = copy(arrays->head_gain, d * sizeof *e->head_gain);
     memcpy(e->turns, arrays->turns, sizeof e->turns);
-    bad |= !e->head_gain || !e->layers || !e->pool || !e->embed || !e->cosine || !e->sine || !e->exp14 || !e->exp24;
+    size_t of_layer = (size_t)d * (2 * heads + 2 * HEAD + 2 * s->d_ff);
+    int8_t *packed = e->packed = lmc_alloc(s->n_layer * of_layer + (size_t)s->vocab_size * d);
+    bad |= !packed || !e->head_gain || !e->layers || !e->pool || !e->embed || !e->cosine || !e->sine || !e->exp14 || !e->exp24;
     for (int i = 0; i < s->n_layer && !bad; i++) {
         const LayerArrays *from = &arrays->layers[i];
         Layer *layer = &e->layers[i];
-        bad |= lmc_pack(&layer->qkv, kernel, from->qkv, from->qkv_scale, heads + 2 * HEAD, d, 128);
-        bad |= lmc_pack(&layer->o, kernel, from->o, from->o_scale, d, heads, 128);
-        bad |= lmc_pack(&layer->up, kernel, from->up, from->up_scale, s->d_ff, d, 128);
-        bad |= lmc_pack(&layer->down, kernel, from->down, from->down_scale, d, s->d_ff, 0);
+        bad |= lmc_pack(&layer->qkv, packed, kernel, from->qkv, from->qkv_scale, heads + 2 * HEAD, d, 128);
+        packed += (heads + 2 * HEAD) * d;
+        bad |= lmc_pack(&layer->o, packed, kernel, from->o, from->o_scale, d, heads, 128);
+        packed += d * heads;
+        bad |= lmc_pack(&layer->up, packed, kernel, from->up, from->up_scale, s->d_ff, d, 128);
+        packed += s->d_ff * d;
+        bad |= lmc_pack(&layer->down, packed, kernel, from->down, from->down_scale, d, s->d_ff, 0);
+        packed += d * s->d_ff;
         layer->score = copy(from->score, s->n_head * sizeof *layer->score);
         layer->attn_scale = from->attn_scale;
         layer->qkv_gain = copy(from->qkv_gain, d * sizeof(float));
         layer->up_gain = copy(from->up_gain, d * sizeof(float));
         bad |= !layer->score || !layer->qkv_gain || !layer->up_gain;
     }
-    if (bad || work_new(&e->work, s) || lmc_pack(&e->head, kernel, arrays->head, arrays->head_scale, s->vocab_size, d, 128)) {
+    if (bad || work_new(&e->work, s) || lmc_pack(&e->head, packed, kernel, arrays->head, arrays->head_scale, s->vocab_size, d, 128)) {
         lmc_engine_free(e);
         return NULL;
     }
@@ -199,6 +222,7 @@ void lmc_engine_free(Engine *e)
     }
     work_free(&e->work);
     lmc_unpack(&e->head);
+    lmc_free(e->packed);
     lmc_free(e->head_gain);
     lmc_free(e->embed);
     lmc_free(e->cosine);
@@ -444,13 +468,13 @@ static double now(void)
 double lmc_bench_product(const Kernel *kernel, int n, int n_out, int n_in, double seconds)
 {
     Matrix w = {0};
-    int8_t *weights = lmc_alloc((size_t)n_out * n_in);
+    int8_t *weights = lmc_alloc((size_t)n_out * n_in), *packed = lmc_alloc((size_t)n_out * n_in);
     float *scale = lmc_alloc(n_out * sizeof *scale);
     uint8_t *x = lmc_alloc((size_t)(n + 15) / 16 * 16 * n_in);
     int16_t *y = lmc_alloc((size_t)n * n_out * sizeof *y);
     void **rows = lmc_alloc(n * sizeof *rows);
     double rate = 0;
-    if (weights && scale && x && y && rows) {
+    if (weights && packed && scale && x && y && rows) {
         uint32_t random = 1;
         for (size_t i = 0; i < (size_t)n_out * n_in; i++)
             weights[i] = (int8_t)((random = random * 1664525 + 1013904223) % 127) - 63;
@@ -460,7 +484,7 @@ double lmc_bench_product(const Kernel *kernel, int n, int n_out, int n_in, doubl
             scale[i] = 0.01f;
         for (int i = 0; i < n; i++)
             rows[i] = y + (size_t)i * n_out;
-        if (lmc_pack(&w, kernel, weights, scale, n_out, n_in, 128) == 0) {
+        if (lmc_pack(&w, packed, kernel, weights, scale, n_out, n_in, 128) == 0) {
             int64_t count = 0;
             double start = now(), spent = 0;
             while (spent < seconds) {
@@ -473,6 +497,7 @@ double lmc_bench_product(const Kernel *kernel, int n, int n_out, int n_in, doubl
     }
     lmc_unpack(&w);
     lmc_free(weights);
+    lmc_free(packed);
     lmc_free(scale);
     lmc_free(x);
     lmc_free(y);

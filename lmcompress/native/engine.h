@@ -59,8 +59,10 @@ void lmc_engine_cumulate(Engine *engine, const int16_t *logits, int64_t rows, ui
 /* Multiply-adds per second of one thread in products of n rows; 0: no memory. */
 double lmc_bench_product(const Kernel *kernel, int n, int n_out, int n_in, double seconds);
 
-/* Weights [n_out, n_in] for a kernel, for inputs that come with `offset` added. 0, or -1: no memory; unpack() either way. */
-int lmc_pack(Matrix *m, const Kernel *kernel, const int8_t *weights, const float *scale, int n_out, int n_in, int offset);
+/* Weights [n_out, n_in] for a kernel, for inputs that come with `offset` added; packed is as large, and stays the caller's.
+ * 0, or -1: no memory; unpack() either way. */
+int lmc_pack(Matrix *m, int8_t *packed, const Kernel *kernel, const int8_t *weights, const float *scale, int n_out,
+             int n_in, int offset);
 void lmc_unpack(Matrix *m);
 
 /* threads.c: job(context, part) for parts 0..n-1, n < 65536, shared among the threads. ready(), to be called before run()

@@ -2,11 +2,6 @@
 #include "wide512.h"
 #ifdef LMC_X86
 #include <string.h>
-#ifndef C1
-#define C1 4
-#define C2 4
-#define C4 2
-#endif
 
 int lmc_avx512_supported(void)
 {
@@ -22,11 +17,12 @@ INLINE WIDE __m512i broadcast4(const void *p)
     return _mm512_set1_epi32(four);
 }
 
-/* ROWS <= 8 rows from m by the strip from column n. Few rows have CHAINS > 1 sums for each, which the processor adds to in
- * turn while it waits for the one before. */
-INLINE WIDE void block(const int ROWS, const int CHAINS, const Matrix *w, int n, const uint8_t *x, int m, Result result,
+/* ROWS <= 8 rows from m by the strip from column n. One or two rows have several sums of each output, CHAINS of them, to add
+ * to in turn: an addition has to wait for the one before. */
+INLINE WIDE void block(const int ROWS, const Matrix *w, int n, const uint8_t *x, int m, Result result,
                        float limit, void *const *out)
 {
+    const int CHAINS = ROWS < 4 ? 4 / ROWS : 1;
     size_t K = w->n_in;
     const int8_t *weight = w->packed + n * K;
     const uint8_t *input = x + m * K;
@@ -68,17 +64,17 @@ WIDE void lmc_avx512_product(const Matrix *w, int begin, int end, const uint8_t 
     for (int column = begin; column < end; column += STRIP) {
         int m = 0;
         for (; m + 8 <= n; m += 8)
-            block(8, 1, w, column, x, m, result, limit, out);
+            block(8, w, column, x, m, result, limit, out);
         if (n - m >= 4) {
-            block(4, C4, w, column, x, m, result, limit, out);
+            block(4, w, column, x, m, result, limit, out);
             m += 4;
         }
         if (n - m >= 2) {
-            block(2, C2, w, column, x, m, result, limit, out);
+            block(2, w, column, x, m, result, limit, out);
             m += 2;
         }
         if (n - m >= 1)
-            block(1, C1, w, column, x, m, result, limit, out);
+            block(1, w, column, x, m, result, limit, out);
     }
 }
 

@@ -53,7 +53,7 @@ static void test_product(const Kernel *kernel)
 {
     static const int inputs[] = {64, 192, 512}, outputs[] = {32, 96};
     enum { N = 19, MOST_IN = 512, MOST_OUT = 96 };
-    int8_t *weights = need(MOST_OUT * MOST_IN);
+    int8_t *weights = need(MOST_OUT * MOST_IN), *packed[2] = {need(MOST_OUT * MOST_IN), need(MOST_OUT * MOST_IN)};
     uint8_t *x = need((N + 15) / 16 * 16 * MOST_IN);
     float *scale = need(MOST_OUT * sizeof *scale);
     int16_t *got = need(N * MOST_OUT * sizeof *got), *want = need(N * MOST_OUT * sizeof *want);
@@ -75,8 +75,8 @@ static void test_product(const Kernel *kernel)
             got[i] = want[i] = (int16_t)value(trial / 7, -32767, 32767);
         Matrix a = {0}, b = {0};
         int offset = trial & 1 ? 128 : 0;
-        if (lmc_pack(&a, kernel, weights, scale, n_out, n_in, offset) ||
-            lmc_pack(&b, &lmc_portable, weights, scale, n_out, n_in, offset))
+        if (lmc_pack(&a, packed[0], kernel, weights, scale, n_out, n_in, offset) ||
+            lmc_pack(&b, packed[1], &lmc_portable, weights, scale, n_out, n_in, offset))
             exit(2);
         int begin = trial % 4 == 3 && n_out > STRIP ? STRIP : 0, end = trial % 4 == 2 ? STRIP : n_out;
         float limit = trial % 5 ? 32767 : 127;
@@ -87,6 +87,8 @@ static void test_product(const Kernel *kernel)
         lmc_unpack(&b);
     }
     lmc_free(weights);
+    lmc_free(packed[0]);
+    lmc_free(packed[1]);
     lmc_free(x);
     lmc_free(scale);
     lmc_free(got);
