@@ -83,7 +83,7 @@ def rate(work: Callable[[], int], seconds: float) -> float:
 def step_times(engine: native.Engine, n_lanes: int, seconds: float) -> np.ndarray:
     """Microseconds of each step of so many lanes, in order of size."""
     rng = np.random.default_rng(0)
-    state, times = engine.start(n_lanes), []
+    state, times = engine.start(n_lanes), list[tuple[float, float]]()
     engine.run(state, rng.integers(0, FAST.vocab_size, (n_lanes, FAST.window)).astype(np.int32))
     end = time.perf_counter() + seconds
     while len(times) < 10 or times[-1][1] < end:
