@@ -39,7 +39,7 @@ kept in `benchmarks/results` (the latest of each). The samples in `corpora/sampl
 
 Rivals that are commands: `apt-get install 7zip zpaq bzip3 lrzip brotli zstd lz4 xz-utils`; cmix and paq8px from their
 repositories (benchmarks/codecs.py says where). `python -m benchmarks codecs` tells what is found. The inner loops have their own
-measurements: `python -m benchmarks kernels` (matrix kernels and range coder), `python benchmarks/engine_speed.py`.
+measurements: `python -m benchmarks kernels` (matrix kernels and range coder), `python -m benchmarks.engine_speed`.
 
 <!-- table machine -->
 <!-- end -->

@@ -1,9 +1,9 @@
 /* A few threads that share the parts of one job after another. Knows nothing of what they do.
  *
- * The parts of a job lie in one range for each thread, which begins with its own and then helps the others. So a thread meets
- * the same parts of the same job again, and finds what they read in its cache; and one that is late, or asleep, or that the
- * system has taken from its processor holds up nobody, unless in the middle of a part. A job is a matter of microseconds:
- * who waits looks again and again for a while, and then sleeps.
+ * The parts of a job lie in one range for each thread, which begins with its own and then takes over those of others. So a
+ * thread meets the same parts of the same jobs again, and finds what they read in its cache; and one that is late, asleep, or
+ * without a processor holds up nobody, unless in the middle of a part. A job is a matter of microseconds: whoever waits looks
+ * again and again for a while, and only then sleeps.
  *
  * Without pthreads, or where threads cannot be started, the caller does everything. After a fork the child has no workers
  * any more, and starts its own. */
@@ -44,11 +44,11 @@ void lmc_pool_run(Pool *pool, void (*job)(const void *, int), const void *contex
 #include <time.h>
 #include <unistd.h>
 
-#define SPIN 20000   /* nanoseconds of looking again before others are let run in between */
+#define LOOKS 32        /* at a value before the clock is looked at */
+#define SPIN 20000      /* nanoseconds of looking before others are let run in between */
 #define PATIENCE 300000 /* nanoseconds before one that waits sleeps: more than lie between two steps of decoding */
-#define LOOKS 32     /* at a value before the clock is looked at */
-#define LINE 64      /* bytes that move between processors together */
-#define PART_BITS 16 /* of a job's word that are its number of parts */
+#define LINE 64         /* bytes that move between processors together */
+#define PART_BITS 16    /* of a job's word: the number of its parts */
 #define PARTS(job) ((job) & ((1 << PART_BITS) - 1))
 
 typedef struct Crew Crew;
