@@ -126,7 +126,7 @@ def _levels(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command("lmcompress", cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("files", nargs=-1, type=click.Path())
+@click.argument("files", nargs=-1, type=click.Path(readable=False))
 @click.option("-d", "--decompress", "--uncompress", is_flag=True)
 @click.option("-t", "--test", is_flag=True)
 @click.option("-l", "--list", is_flag=True)
@@ -234,13 +234,17 @@ class Run:
         """The files to process; folders opened with -r."""
         for name in names:
             if name != "-" and self.options.recursive and os.path.isdir(name) and not os.path.islink(name):
-                for path in paths.walk(Path(name)):
+                for path in paths.walk(Path(name), self._fail):
                     if (path.suffix == paths.SUFFIX) == (
                         self.options.decompress or self.options.test or self.options.list
                     ):
                         yield str(path)
             else:
                 yield name
+
+    def _fail(self, error: Exception, source: str = "") -> None:
+        self.errors += 1
+        self._complain(str(getattr(error, "filename", None) or source), _explained(error), 2)
 
     @contextlib.contextmanager
     def _reporting(self, source: str) -> Iterator[None]:
@@ -253,9 +257,7 @@ class Run:
         except BrokenPipeError:
             raise
         except Exception as error:
-            self.errors += 1
-            named = getattr(error, "filename", None) or source
-            self._complain(str(named), _explained(error), 2)
+            self._fail(error, source)
 
     def _complain(self, source: str, message: str, quiet: int) -> None:
         self.complaint = message

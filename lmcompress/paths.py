@@ -10,7 +10,7 @@ import contextlib
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, cast
@@ -27,9 +27,10 @@ class Skip(Exception):
     """A file that is not processed, and why; a warning rather than an error."""
 
 
-def walk(path: Path) -> Iterator[Path]:
-    """The regular files under a folder, in a fixed order; symbolic links are not followed."""
-    for folder, folders, names in os.walk(path):
+def walk(path: Path, failed: Callable[[OSError], None] | None = None) -> Iterator[Path]:
+    """The regular files under a folder, in a fixed order; symbolic links are not followed. `failed` is told of folders that
+    cannot be read."""
+    for folder, folders, names in os.walk(path, onerror=failed):
         folders.sort()
         yield from (p for p in (Path(folder) / name for name in sorted(names)) if p.is_file() and not p.is_symlink())
 

@@ -535,6 +535,26 @@ def test_names_that_cannot_be(lmc, folder):
     assert not leftovers(folder)
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no permissions")
+def test_what_may_not_be_read_is_an_error_and_stops_nothing(folder):
+    for name in ("secret.txt", "tree/dir/x", "tree/ok"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(TEXT)
+    for name in ("secret.txt", "tree/dir"):
+        os.chmod(name, 0)
+    for name in (folder, folder / "tree"):
+        os.chmod(name, 0o777)
+    code = "import os, sys, difflib; from tests import fakes; from lmcompress import cli; import lmcompress.codec; fakes.install()\n"
+    code += "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+    code += "cli.main(['-r', 'secret.txt', 'tree', 'a.txt'])"
+    os.chmod(folder.parent, 0o755)
+    os.chmod(folder.parent.parent, 0o755)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    os.chmod("tree/dir", 0o700)
+    assert done.returncode == 1 and done.stderr.count("Permission denied") == 2 == done.stderr.count("\n"), done.stderr
+    assert os.path.exists("a.txt.lmc") and os.path.exists("tree/ok.lmc") and not os.path.exists("tree/dir/x.lmc")
+
+
 def test_an_error_that_nobody_foresaw_is_a_line(lmc, monkeypatch):
     monkeypatch.setattr(cli, "LMCompressor", None)
     Path("b.txt").write_bytes(b"b")
