@@ -78,11 +78,10 @@ def cost(learner: Any, tokens: np.ndarray, counts: np.ndarray, all_logits: np.nd
             part = slice(at, min(at + PART, stop))
             if all_logits is not None:
                 base, local = network.cumulate(np.ascontiguousarray(all_logits[:m, part]))
-            for t in range(part.start, part.stop):
-                step = (None, None) if all_logits is None else (base[:, t - at], local[:, t - at])
-                k, bit = learner.encode(*step, tokens[:m, t])
-                p = np.where(bit, k, (1 << 24) - k.astype(np.int64)) / 2.0**24
-                bits -= float(np.log2(p).sum())
+            weights = (None, None) if all_logits is None else (base, local)
+            k, bit = learner.encode(*weights, tokens[:m, part])
+            p = np.where(bit, k, (1 << 24) - k.astype(np.int64)) / 2.0**24
+            bits -= float(np.log2(p).sum())
     return bits / 8
 
 
@@ -93,6 +92,7 @@ def main() -> None:
     parser.add_argument("--no-network", action="store_true", help="the mixer alone only")
     parser.add_argument("--lanes", type=int, default=1)
     parser.add_argument("--bits", type=int, default=24)
+    parser.add_argument("--light", action="store_true", help="the light mixer")
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--variant", type=Path, help="another mixer.c")
     arguments = parser.parse_args()
@@ -115,11 +115,13 @@ def main() -> None:
             mixer._native = module  # type: ignore[attr-defined]
             for use in (None, known) if network else (None,):
                 start = time.process_time()
-                learner = mixer.Mixer(tree, model.tokenizer.pieces, arguments.bits, len(lanes), len(tokens))
+                learner = mixer.Mixer(
+                    tree, model.tokenizer.pieces, arguments.bits, len(lanes), len(tokens), arguments.light
+                )
                 size = cost(learner, lanes, counts, use, network)
                 seconds = time.process_time() - start
                 what = "mixer" if use is None else "both"
-                results.append((f"{name}{what} ({seconds / len(tokens) * 1e6:.0f} us/token)", size))
+                results.append((f"{name}{what} ({seconds / len(tokens) * 1e6:.1f} us/token)", size))
         print(f"{file.name}: {len(data)} bytes, {len(tokens)} tokens", flush=True)
         for name, size in results:
             print(f"    {size:12.0f}  {8 * size / len(data):.4f} bits per byte  {name}", flush=True)

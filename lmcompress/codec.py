@@ -21,20 +21,24 @@ from lmcompress.predictor import Engines, Predictor, Vocabulary
 
 MAX_LANES = 1024
 FEW = 4  # lanes
+NETWORK, LIGHT = 1, 2  # flags of the codec parameters
 
 
 def pack(config: CodecConfig) -> bytes:
-    """Three bytes for an archive's header: log2 of the lane's bytes, the mixer's bits, 1 for a network."""
-    return bytes([config.lane_bytes.bit_length() - 1, config.mixer_bits, int(config.network)])
+    """Three bytes for an archive's header: log2 of the lane's bytes, the mixer's bits, flags."""
+    flags = NETWORK * config.network | LIGHT * config.light
+    return bytes([config.lane_bytes.bit_length() - 1, config.mixer_bits, flags])
 
 
 def unpack(data: bytes) -> CodecConfig:
     """Raises UnsupportedError for parameters that this version cannot follow."""
-    if len(data) != 3 or not 10 <= data[0] <= 30 or not (data[1] == 0 or 16 <= data[1] <= 28) or data[2] > 1:
+    if len(data) != 3 or not 10 <= data[0] <= 30 or not (data[1] == 0 or 16 <= data[1] <= 28) or data[2] > 3:
         raise UnsupportedError("the archive's codec parameters need another version of lmcompress")
-    if not data[1] and not data[2]:
-        raise UnsupportedError("the archive's codec parameters name neither network nor mixer")
-    return CodecConfig(1 << data[0], data[1], bool(data[2]))
+    if not data[1] and data[2] != NETWORK:
+        raise UnsupportedError(
+            "the archive's codec parameters name neither network nor mixer, or a light one that is none"
+        )
+    return CodecConfig(1 << data[0], data[1], bool(data[2] & NETWORK), bool(data[2] & LIGHT))
 
 
 class Codec:
@@ -55,7 +59,7 @@ class Codec:
         lanes, counts = layout(tokens, n_lanes)
         previous = np.concatenate([np.full((n_lanes, 1), self.vocabulary.start, np.int32), lanes[:, :-1]], axis=1)
         predictor = Predictor(self.engines, self.vocabulary, n_lanes, len(tokens))
-        coder = Encoder()
+        coder = Encoder(self.engines.coder)
         for start, stop, m in spans(counts):
             for k, bits in predictor.encode(previous[:m, start:stop], lanes[:m, start:stop]):
                 coder.encode(bits, k)
@@ -74,14 +78,11 @@ class Codec:
             raise CorruptError("a block without tokens or lanes")
         lanes, counts = layout(np.zeros(n_tokens, np.int32), n_lanes)
         predictor = Predictor(self.engines, self.vocabulary, n_lanes, n_tokens)
-        coder = Decoder(reader.take(reader.remaining))
+        coder = Decoder(reader.take(reader.remaining), self.engines.coder)
         previous = np.full(n_lanes, self.vocabulary.start, np.int32)
         for start, stop, m in spans(counts):
-            for t in range(start, stop):
-                predictor.begin(previous[:m])
-                while len(k := predictor.predict()):
-                    predictor.update(coder.decode(k))
-                lanes[:m, t] = previous[:m] = predictor.tokens()
+            predictor.decode(coder, previous[:m], lanes[:m, start:stop])
+            previous = lanes[:, stop - 1]
         tokens = np.concatenate([lane[:count] for lane, count in zip(lanes, counts, strict=True)])
         if self.vocabulary.tokenizer.lengths[tokens].sum() != raw_size:
             raise CorruptError("a block's tokens do not have the size that it states")

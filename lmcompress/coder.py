@@ -14,7 +14,8 @@ digits in the last interval. It has no end mark: zeros follow it, and what else 
 
 That is what constriction's RangeEncoder makes of Bernoulli(perfect=False) with p = k / 2^24, in float64: it gives bit 0
 floor((1 - p) * (2^24 - 2)) + 1 shares, where nothing is rounded but the floor. Its words of 32 bits are the digits. Three backends
-write and read these bytes: constriction, the C extension, and plain Python, which is the definition.
+write and read these bytes: constriction; the C extension, whose loops decode whole steps with the compiled mixer and take it
+where they run; and plain Python, which is the definition.
 
 References: Martin, "Range encoding" (1979); constriction's src/stream/queue.rs for its state and what it does at the end.
 """
@@ -22,7 +23,7 @@ References: Martin, "Range encoding" (1979); constriction's src/stream/queue.rs 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -87,6 +88,11 @@ class Decoder:
         Data that is wrong or too short gives wrong bits, or CorruptError where no encoder could have written it; after
         that error the decoder is of no use."""
         return self._coder.decode(k)
+
+    @property
+    def capsule(self) -> Any:
+        """What the C extension's own loops read decisions with; None for other backends."""
+        return self._coder.coder if isinstance(self._coder, _NativeDecoder) else None
 
 
 def _number(words: bytes, low: int, width: int, carried: bool = False) -> bytes:

@@ -30,3 +30,4 @@ class CodecConfig:
     lane_bytes: int = 16384  # a block has one lane for each so many bytes; a power of two
     mixer_bits: int = 22  # log2 of the bytes of the mixer's tables; 0: the network alone
     network: bool = True  # False: the model's vocabulary only, what the text itself teaches is all there is
+    light: bool = False  # the mixer has fewer parts: faster

@@ -27,10 +27,11 @@ class Level:
     network: bool  # False: only the model's vocabulary is used, and what the text itself teaches
     mixer_bits: int  # log2 of the bytes of the mixer's tables; 0: the network alone
     lane_bytes: int  # content of a lane at least, in bytes; a power of two
+    light: bool = False  # the mixer has fewer parts
 
 
 LEVELS = {
-    1: Level("fast", False, 24, 65536),
+    1: Level("fast", False, 24, 65536, light=True),
     2: Level("fast", False, 26, 262144),
     3: Level("fast", True, 22, 16384),
     4: Level("fast", True, 24, 32768),
@@ -83,7 +84,7 @@ def load_for_writing(level: int, model: Model | str | Path | None, threads: int)
     point = LEVELS[level]
     chosen = point.model if model is None else model
     loaded = modelfile.load(chosen) if isinstance(chosen, (str, Path)) else chosen
-    config = CodecConfig(lane_bytes=point.lane_bytes, mixer_bits=point.mixer_bits, network=point.network)
+    config = CodecConfig(point.lane_bytes, point.mixer_bits, point.network, point.light)
     return Loaded(codec.Codec(loaded, config, _count(threads)), codec.pack(config), loaded.digest, loaded.name)
 
 

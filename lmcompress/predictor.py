@@ -1,8 +1,7 @@
 """The probability of every decision of every lane, and what is learned from how it turned out.
 
 Knows: the network, the mixer, lanes in lockstep. Does not know: bytes, blocks, the coder.
-`predict` and `update` are the decoder's way, one level of the tree at a time; `encode` takes whole steps of known
-tokens. Both give the same integers.
+`encode` takes steps of known tokens, `decode` finds them out. Both see the same integers.
 """
 
 from __future__ import annotations
@@ -13,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmcompress.coder import BACKENDS, Decoder
 from lmcompress.config import CodecConfig
 from lmcompress.errors import CorruptError
+from lmcompress.mixer.reference import decode
 from lmcompress.tokenizer import Tokenizer, byte_tokenizer
 from lmcompress.tree import Tree
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from lmcompress.modelfile import Model
 
 BATCH = 256  # (lane, step) pairs that go through the network together when tokens are known
+DECODED = 16384  # (lane, step) pairs that are decoded in one call where there is no network; signals wait for its end
 
 
 class Vocabulary:
@@ -46,20 +48,23 @@ class Engines:
         self.model, self.config = model, config
         self.network: Any = None
         self.mixer: Any = None  # the class
-        self.name = kind
+        # the compiled mixer reads decisions with the compiled coder, without coming back to Python
+        self.coder = "native" if kind == "native" else BACKENDS[0]
+        name = kind
         if model is not None and config.network:
             if kind == "native":
                 from lmcompress.engine import native as engine
             else:
                 from lmcompress.engine import reference as engine  # type: ignore[no-redef]
             self.network = engine.Engine(model, threads)
-            self.name = self.network.name
+            name = self.network.name
         if config.mixer_bits:
             if kind == "native":
                 from lmcompress.mixer import native as mixer
             else:
                 from lmcompress.mixer import reference as mixer  # type: ignore[no-redef]
             self.mixer = mixer.Mixer
+        self.name = f"{name}, {self.coder} coder"
 
 
 def _native_available() -> bool:
@@ -97,13 +102,18 @@ class NetworkAlone:
         return ~self.nodes
 
     def encode(self, base: np.ndarray, local: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        self.begin(base, local, len(tokens))
         ks, all_bits = [], []
-        while len(self.lanes):
-            ks.append(self.predict())
-            all_bits.append((tokens[self.lanes] >= self.tree.mid[self.nodes[self.lanes]]).astype(np.uint8))
-            self.update(all_bits[-1])
+        for t in range(tokens.shape[1]):
+            self.begin(base[:, t], local[:, t], len(tokens))
+            while len(self.lanes):
+                ks.append(self.predict())
+                middle = self.tree.mid[self.nodes[self.lanes]]
+                all_bits.append((tokens[self.lanes, t] >= middle).astype(np.uint8))
+                self.update(all_bits[-1])
         return np.concatenate(ks), np.concatenate(all_bits)
+
+    def decode(self, coder: Decoder, base: np.ndarray, local: np.ndarray, tokens: np.ndarray) -> None:
+        decode(self, coder, base, local, tokens)
 
     def _sum(self, edge: np.ndarray) -> np.ndarray:
         """uint64 [active]: weights of the ids below `edge` in each active lane."""
@@ -125,26 +135,13 @@ class Predictor:
             self.mixer: Any = NetworkAlone(vocabulary.tree)
         else:
             self.mixer = engines.mixer(
-                vocabulary.tree, vocabulary.tokenizer.pieces, engines.config.mixer_bits, n_lanes, n_tokens
+                vocabulary.tree,
+                vocabulary.tokenizer.pieces,
+                engines.config.mixer_bits,
+                n_lanes,
+                n_tokens,
+                engines.config.light,
             )
-
-    def begin(self, previous: np.ndarray) -> None:
-        """A step of lanes 0..m-1, whose tokens before it are previous int32 [m]."""
-        sums = self.network.distribution(self.state, previous) if self.network else (None, None)
-        self.mixer.begin(*sums, len(previous))
-
-    def predict(self) -> np.ndarray:
-        """k uint32 [active]: P(bit = 1) = k / 2^24 for the next level, of the lanes whose token has not
-        ended; empty when none is left."""
-        return self.mixer.predict()
-
-    def update(self, bits: np.ndarray) -> None:
-        """What came: bits uint8 [active]."""
-        self.mixer.update(bits)
-
-    def tokens(self) -> np.ndarray:
-        """int32 [m]: the step's tokens, once no lane is active."""
-        return self.mixer.tokens()
 
     def encode(self, previous: np.ndarray, tokens: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Steps of lanes 0..m-1, some at a time: (k uint32, bits uint8) of their decisions in coding order; previous and
@@ -154,7 +151,7 @@ class Predictor:
         parts = [slice(start, start + size) for start in range(0, T, size)]
         if self.network is None:
             for part in parts:
-                yield self._mix(tokens[:, part], None, None)
+                yield self.mixer.encode(None, None, tokens[:, part])
             return
         with ThreadPoolExecutor(1) as ahead:
             following = ahead.submit(self.network.distribution, self.state, previous[:, parts[0]])
@@ -162,15 +159,18 @@ class Predictor:
                 base, local = following.result()
                 if after:
                     following = ahead.submit(self.network.distribution, self.state, previous[:, after])
-                yield self._mix(tokens[:, part], base, local)
+                yield self.mixer.encode(base, local, tokens[:, part])
 
-    def _mix(
-        self, tokens: np.ndarray, base: np.ndarray | None, local: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The decisions of steps whose tokens int32 [m, T] are known; base [m, T, groups], local [m, T, V]."""
-        steps = []
-        for t in range(tokens.shape[1]):
-            sums = (None, None) if base is None or local is None else (base[:, t], local[:, t])
-            steps.append(self.mixer.encode(*sums, tokens[:, t]))
-        ks, bits = zip(*steps, strict=True)
-        return np.concatenate(ks), np.concatenate(bits)
+    def decode(self, coder: Decoder, previous: np.ndarray, tokens: np.ndarray) -> None:
+        """Steps of lanes 0..m-1, whose decisions are read from `coder`, into tokens int32 [m, T]; previous int32 [m] are the
+        tokens before them. Raises CorruptError."""
+        m, T = tokens.shape
+        if self.network is None:
+            size = max(1, DECODED // m)
+            for start in range(0, T, size):
+                self.mixer.decode(coder, None, None, tokens[:, start : start + size])
+            return
+        for t in range(T):
+            base, local = self.network.distribution(self.state, previous)
+            self.mixer.decode(coder, base[:, None], local[:, None], tokens[:, t : t + 1])
+            previous = tokens[:, t]

@@ -6,6 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lmcompress.coder import BACKENDS, Decoder, Encoder
+from lmcompress.errors import CorruptError
 from lmcompress.mixer import reference, tables
 from lmcompress.tokenizer import Tokenizer, byte_tokenizer
 from lmcompress.tree import Tree, weight_balanced
@@ -65,19 +67,21 @@ def cost(k: np.ndarray, bits: np.ndarray) -> float:
     return float(-np.log2(np.where(bits, p, 1 - p)).sum())
 
 
+@pytest.mark.parametrize("light", [False, True], ids=["full", "light"])
 @pytest.mark.parametrize("n_lanes", [1, 3, 8])
 @pytest.mark.parametrize("name", TEXTS)
-def test_native_is_the_reference(name: str, n_lanes: int) -> None:
+def test_native_is_the_reference(name: str, n_lanes: int, light: bool) -> None:
     tokenizer = vocabulary()
     tokens = tokenizer.encode(TEXTS[name].encode()).astype(np.int32)
     tree = Tree(weight_balanced(np.bincount(tokens, minlength=tokenizer.vocab_size) + 1))
-    args = (tree, tokenizer.pieces, 16, n_lanes, len(tokens))
+    args = (tree, tokenizer.pieces, 16, n_lanes, len(tokens), light)
     a, b = reference.Mixer(*args), native.Mixer(*args)
     rng = np.random.default_rng(0)
     for i, step in enumerate(steps(tokens, n_lanes)):
-        weights = cumulated(rng, len(step), tokenizer.vocab_size) if i % 3 else (None, None)
-        k, bits = a.encode(*weights, step)
-        k_native, bits_native = b.encode(*weights, step)
+        base, local = cumulated(rng, len(step), tokenizer.vocab_size)
+        weights = (base[:, None], local[:, None]) if i % 3 else (None, None)
+        k, bits = a.encode(*weights, step[:, None])
+        k_native, bits_native = b.encode(*weights, step[:, None])
         np.testing.assert_array_equal(bits, bits_native)
         np.testing.assert_array_equal(k, k_native)
         assert k.dtype == k_native.dtype == np.uint32
@@ -88,7 +92,7 @@ def test_bytes_without_a_model() -> None:
     args = (Tree(np.full(256, 8, np.uint8)), byte_tokenizer().pieces, 18, 2, len(data))
     a, b = reference.Mixer(*args), native.Mixer(*args)
     for step in steps(data, 2):
-        np.testing.assert_array_equal(a.encode(None, None, step)[0], b.encode(None, None, step)[0])
+        np.testing.assert_array_equal(a.encode(None, None, step[:, None])[0], b.encode(None, None, step[:, None])[0])
 
 
 @pytest.mark.parametrize("implementation", [reference, native], ids=["reference", "native"])
@@ -98,7 +102,7 @@ def test_decoding_follows_encoding(implementation) -> None:
     tree = Tree(weight_balanced(np.bincount(tokens, minlength=tokenizer.vocab_size) + 1))
     one, other = (implementation.Mixer(tree, tokenizer.pieces, 20, 5, len(tokens)) for _ in range(2))
     for step in steps(tokens, 5):
-        k, bits = one.encode(None, None, step)
+        k, bits = one.encode(None, None, step[:, None])
         other.begin(None, None, len(step))
         at = 0
         while len(now := other.predict()):
@@ -107,6 +111,37 @@ def test_decoding_follows_encoding(implementation) -> None:
             at += len(now)
         assert at == len(k)
         np.testing.assert_array_equal(other.tokens(), step)
+
+
+@pytest.mark.parametrize("light", [False, True], ids=["full", "light"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_whole_steps_decode_with_every_coder(backend: str, light: bool) -> None:
+    tokenizer = vocabulary()
+    tokens = tokenizer.encode(TABLE[:1500].encode()).astype(np.int32)
+    tokens = tokens[: len(tokens) // 3 * 3].reshape(3, -1)
+    tree = Tree(weight_balanced(np.bincount(tokens.ravel(), minlength=tokenizer.vocab_size) + 1))
+    one, other, third = (native.Mixer(tree, tokenizer.pieces, 20, 3, tokens.size, light) for _ in range(3))
+    coder = Encoder(backend)
+    rng = np.random.default_rng(1)
+    weights = []
+    for at in range(0, tokens.shape[1], 7):
+        part = tokens[:, at : at + 7]
+        base, local = cumulated(rng, part.size, tokenizer.vocab_size)
+        step = (base.reshape(*part.shape, -1), local.reshape(*part.shape, -1)) if at % 2 else (None, None)
+        weights.append(step)
+        k, bits = one.encode(*step, part)
+        coder.encode(bits, k)
+    data = coder.finish()
+    out = np.full(tokens.shape, -1, np.int32)
+    coder = Decoder(data, backend)
+    for i, step in enumerate(weights):
+        other.decode(coder, *step, out[:, 7 * i : 7 * i + 7])
+    np.testing.assert_array_equal(out, tokens)
+    if backend == "native":
+        with pytest.raises(CorruptError):
+            third.decode(Decoder(b"\xff" * 99, backend), None, None, out)
+        with pytest.raises(ValueError):
+            one.decode(coder, None, None, out.astype(np.int64))
 
 
 def test_whole_texts_and_what_they_cost() -> None:
@@ -118,8 +153,8 @@ def test_whole_texts_and_what_they_cost() -> None:
     a, b = (m.Mixer(tree, tokenizer.pieces, 16, 4, len(tokens)) for m in (reference, native))
     total = 0.0
     for step in steps(tokens, 4):
-        k, bits = a.encode(None, None, step)
-        np.testing.assert_array_equal(k, b.encode(None, None, step)[0])
+        k, bits = a.encode(None, None, step[:, None])
+        np.testing.assert_array_equal(k, b.encode(None, None, step[:, None])[0])
         assert k.min() >= 1 and k.max() < 1 << 24
         total += cost(k, bits)
     assert total / len(text) < 0.9  # bits per byte; xz -9e needs 0.900
@@ -150,7 +185,7 @@ def test_native_refuses_wrong_weights() -> None:
         with pytest.raises((ValueError, TypeError)):
             mixer.begin(*wrong, 2)
     with pytest.raises(ValueError):
-        mixer.encode(None, None, np.array([256], np.int32))
+        mixer.encode(None, None, np.array([[256]], np.int32))
     mixer.begin(base + np.arange(4, dtype=np.uint64) * 64 + np.uint64(1), local + np.uint32(1), 2)
 
 

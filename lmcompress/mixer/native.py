@@ -10,6 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmcompress import _native
+from lmcompress.coder import IMPOSSIBLE, Decoder
+from lmcompress.errors import CorruptError
+from lmcompress.mixer import reference
 from lmcompress.mixer.tables import LOG2, SQUASH, STRETCH, sizes
 from lmcompress.tree import MAX_DEPTH, Tree
 
@@ -18,17 +21,19 @@ class Mixer:
     """What is learned of one block: `n_lanes` lanes with about `n_tokens` tokens together, tables of about
     2^`mixer_bits` bytes. `pieces[i]` are the bytes of id i. See `reference.Mixer`."""
 
-    def __init__(self, tree: Tree, pieces: Sequence[bytes], mixer_bits: int, n_lanes: int, n_tokens: int) -> None:
+    def __init__(
+        self, tree: Tree, pieces: Sequence[bytes], mixer_bits: int, n_lanes: int, n_tokens: int, light: bool = False
+    ) -> None:
         start = np.cumsum([0, *map(len, pieces)]).astype(np.int32)
         edges = (tree.left, tree.right, tree.lo, tree.mid, tree.hi)
         self._mixer = _native.mixer(
-            *edges, b"".join(pieces), start, LOG2, STRETCH, SQUASH, n_lanes, *sizes(mixer_bits, n_tokens)
+            *edges, b"".join(pieces), start, LOG2, STRETCH, SQUASH, light, n_lanes, *sizes(mixer_bits, n_tokens)
         )
-        self._k = np.empty(n_lanes * MAX_DEPTH, np.uint32)
-        self._bits = np.empty(n_lanes * MAX_DEPTH, np.uint8)
 
     def begin(self, base: np.ndarray | None, local: np.ndarray | None, n: int) -> None:
         """A step of lanes 0..n-1 begins."""
+        if base is not None and local is not None:
+            base, local = base[:, None], local[:, None]
         _native.mixer_begin(self._mixer, base, local, n)
 
     def predict(self) -> np.ndarray:
@@ -46,7 +51,14 @@ class Mixer:
     def encode(
         self, base: np.ndarray | None, local: np.ndarray | None, tokens: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(k uint32, bits uint8) of a step whose tokens int32 [n] are known."""
-        tokens = np.ascontiguousarray(tokens, np.int32)
-        count = _native.mixer_encode(self._mixer, base, local, tokens, self._k, self._bits)
-        return self._k[:count].copy(), self._bits[:count].copy()
+        """(k uint32, bits uint8) of T steps whose tokens int32 [n, T] are known."""
+        k, bits = np.empty(tokens.size * MAX_DEPTH, np.uint32), np.empty(tokens.size * MAX_DEPTH, np.uint8)
+        count = _native.mixer_encode(self._mixer, base, local, tokens, k, bits)
+        return k[:count], bits[:count]
+
+    def decode(self, coder: Decoder, base: np.ndarray | None, local: np.ndarray | None, tokens: np.ndarray) -> None:
+        """T steps, whose decisions are read from `coder`, into tokens int32 [n, T]. Raises CorruptError."""
+        if coder.capsule is None:
+            reference.decode(self, coder, base, local, tokens)
+        elif not _native.mixer_decode(self._mixer, coder.capsule, base, local, tokens):
+            raise CorruptError(IMPOSSIBLE)

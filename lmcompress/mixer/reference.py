@@ -9,26 +9,40 @@ in 1/UNIT where they are sums. Indices into history are step * n_lanes + lane.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from lmcompress.coder import Decoder
 from lmcompress.mixer.tables import LOG2, SQUASH, STRETCH, sizes
 from lmcompress.tree import Tree
 
-N_CTX = 18  # contexts with a slot for each node
-REMEMBERS = (1, 2, 5, 8)  # contexts that also remember the token that came last
-EXPERTS = 4  # expected tokens: long match, short match, line above by field, line above by column
-SETS = 5  # weight sets that predict side by side
-FIRST_EXPERT = 2 + 2 * N_CTX
-FIRST_RUN = FIRST_EXPERT + 2 * EXPERTS
-BIAS = FIRST_RUN + 2 * len(REMEMBERS)
-INPUTS = BIAS + 1
+
+@dataclass(frozen=True)
+class Parts:
+    """How many there are of each kind; the light mixer has the first ones."""
+
+    contexts: int  # with a slot for each node
+    guesses: int  # expected tokens: long match, short match, line above by field and by column; then runs
+    sets: int  # weight sets that predict side by side: by last token, node, field, column, match
+    apms: int
+
+    @property
+    def model(self) -> int:
+        """Index of the model's inputs, behind those of contexts (twice) and guesses (twice); the constant follows."""
+        return 2 * (self.contexts + self.guesses)
+
+
+FULL, LIGHT = Parts(16, 8, 5, 2), Parts(8, 5, 2, 1)
+EXPECTED = 4  # guesses that are no runs
+REMEMBERS = (1, 2, 4, 6)  # contexts whose runs remember the token that came last
 HISTORY = 6
 FIELDS = 128
 LINE = 256
 GROUP = 4
 APM_BITS = 12
-APM_SHARE = (4, 6, 4)
+APM_SHARE = 10  # of 32
 CONFIDENCES = 80
 LEVELS = 32
 RUN_LENGTHS = 16
@@ -37,8 +51,10 @@ MATCH_MAX = 40
 LEARN_FLOOR, LEARN_EXTRA = 16, 100
 FIRST_WEIGHT = 25
 UNIT = 65536
+ONE = 1 << 13  # of a weight
 MASK = (1 << 64) - 1
 RATE = [131072 // (2 * n + 3) for n in range(1024)]  # 1 / (n + 1.5), 16 bits after the point
+SLOT_RATE = [65536 // (2 * n + 3) for n in range(16)]  # 15 bits
 QUANTIZED = [min(31, max(0, int((s + 3072) / 192))) for s in STRETCH.tolist()]  # rounds towards zero
 _LOG2, _STRETCH, _SQUASH = LOG2.tolist(), STRETCH.tolist(), SQUASH.tolist()
 
@@ -73,6 +89,20 @@ def linear22(p: int) -> int:
     return ((p >> 6) - 32768) >> 5
 
 
+def step_of(base: np.ndarray | None, local: np.ndarray | None, t: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Step t of weights [n, T, ...]."""
+    return (None, None) if base is None or local is None else (base[:, t], local[:, t])
+
+
+def decode(mixer: Any, coder: Decoder, base: np.ndarray | None, local: np.ndarray | None, tokens: np.ndarray) -> None:
+    """Mixer.decode, for any mixer."""
+    for t in range(tokens.shape[1]):
+        mixer.begin(*step_of(base, local, t), len(tokens))
+        while len(k := mixer.predict()):
+            mixer.update(coder.decode(k))
+        tokens[:, t] = mixer.tokens()
+
+
 class Statistics:
     """Adaptive probabilities that a bit is 1: 22 bits and a count, which moves them fast at first."""
 
@@ -82,8 +112,9 @@ class Statistics:
         self.n = [0] * len(self.p)
 
     def learn(self, i: int, bit: int) -> None:
-        self.p[i] += ((((1 << 22) - 1 if bit else 0) - self.p[i]) * RATE[self.n[i]]) >> 16
-        self.n[i] += self.n[i] < 255
+        target = (1 << 22) - 1 if bit else 127  # not 0, since steps round down
+        self.p[i] += ((target - self.p[i]) >> 7) * RATE[self.n[i]] >> 9
+        self.n[i] += self.n[i] < 1023
 
 
 class Text:
@@ -100,10 +131,10 @@ class Text:
         self._new_line(lane)
 
     def _new_line(self, start: int) -> None:
-        self.first = self.shape = 0  # the line's first word; the line, each row of digits as one 0
-        self.field_shape = 0  # the field likewise; fields end at any of " ,;|\t"
+        self.first = 0  # the line's first word
+        self.field_shape = 0  # the field so far, digits as 0; fields end at any of " ,;|\t"
         self.column_shape = self.column_raw = self.previous_column = 0  # the same between ",;|\t" outside quotes
-        self.in_first, self.in_digits, self.quoted, self.indent = True, False, False, 0
+        self.in_first, self.quoted, self.indent = True, False, 0
         self.field = self.field_tokens = self.column = self.column_tokens = 0
         self.misses = 0  # of the expectations from the line above in this field
         self.line_start = start
@@ -122,13 +153,9 @@ class Text:
             self.lines = min(2, self.lines + 1)
             self._new_line(after)
             return
-        digit = ord("0") <= c <= ord("9")
-        shown = ord("0") if digit else c
+        shown = ord("0") if ord("0") <= c <= ord("9") else c
         if len(self.bytes[self.which]) < LINE:
             self.bytes[self.which] += bytes([c])
-        if not (digit and self.in_digits):
-            self.shape = hash64(self.shape, shown)
-        self.in_digits = digit
         if self.in_first:
             if c == ord(" ") and self.first == 0:
                 self.indent = min(255, self.indent + 1)
@@ -177,21 +204,22 @@ class Lane:
         self.matches = (Match(), Match())
         self.hits = [0, 0]  # of the last 4 expectations from the line above, by field and by column, which were right
         # of the token under way
-        self.expected: list[int] = []  # tokens [EXPERTS], -1 for none
-        self.context: list[int] = []  # hashes [N_CTX]
-        self.runs: list[Run] = []  # [len(REMEMBERS)]
-        self.indirect = (0, 0)  # cells that learn it
-        self.apm_hash = (0, 0)
+        self.guesses: list[int] = []  # tokens: those expected, then those of the runs; -1 for none
+        self.rows: list[tuple[int, int]] = []  # which of the guesses' statistics speaks for each, less the level
+        self.alive: list[bool] = []  # guesses whose token the node covers
+        self.confidence = 0  # of the long match
+        self.context: list[int] = []  # hashes
+        self.runs: list[Run] = []
+        self.follower = 0  # the cell that learns it
+        self.apm_hash = 0
         self.node = -1  # < 0: ~token
         self.level = 0
         self.position = 0  # the node's number among those of its bucket
-        self.bucket = [0] * N_CTX  # first slots' indices
-        # of the decision under way: which statistics spoke, and what came of it
-        self.slot_used: list[int | None] = []
-        self.expert_used: list[int | None] = []
-        self.run_used: list[int | None] = []
-        self.input = np.zeros(INPUTS, np.int64)
-        self.chosen: list[int] = []  # weight sets [SETS]
+        self.bucket: list[int] = []  # first slots' indices
+        # of the decision under way
+        self.used: list[int] = []  # the contexts' statistics
+        self.input = np.zeros(0, np.int64)
+        self.chosen: list[int] = []  # weight sets
         self.final: list[int] = []  # weights of the sets' predictions
         self.stretched: list[int] = []
         self.p_set: list[int] = []
@@ -201,34 +229,37 @@ class Lane:
 
 class Mixer:
     """What is learned of one block: `n_lanes` lanes with about `n_tokens` tokens together, tables of about
-    2^`mixer_bits` bytes; `pieces[i]` are the bytes of id i.
+    2^`mixer_bits` bytes; `pieces[i]` are the bytes of id i. `light`: with fewer parts.
 
     A step of lanes 0..n-1: begin, then predict and update by turns until predict returns nothing, then tokens. Each
-    prediction of a level is made before any update of that level; updates come in lane order. `encode` is a whole step
-    of known tokens. base uint64 [n, ceil(V/64)] and local uint32 [n, V] are a model's cumulated weights, or both None.
+    prediction of a level is made before any update of that level; updates come in lane order. `encode` and `decode` are whole
+    steps. base uint64 [n, ceil(V/64)] and local uint32 [n, V] are a model's cumulated weights, or both None.
     k uint32 in [1, 2^24 - 1]: P(bit = 1) = k / 2^24. Raises ValueError for calls out of order."""
 
-    def __init__(self, tree: Tree, pieces: Sequence[bytes], mixer_bits: int, n_lanes: int, n_tokens: int) -> None:
+    def __init__(
+        self, tree: Tree, pieces: Sequence[bytes], mixer_bits: int, n_lanes: int, n_tokens: int, light: bool = False
+    ) -> None:
         self.tree, self.pieces, self.n_lanes = tree, pieces, n_lanes
+        self.parts = parts = LIGHT if light else FULL
         V = tree.vocab_size
-        self.table_bits, self.run_bits, self.match_bits, self.indirect_bits = sizes(mixer_bits, n_tokens)
-        # lines of two buckets: a check, then slots (p ^ 2048) << 4 | count of the nodes of GROUP levels
-        self.table = np.zeros(32 << self.table_bits, np.uint16)
+        self.table_bits, self.run_bits, self.match_bits, self.follower_bits = sizes(mixer_bits, n_tokens)
+        # lines of two buckets: a check, then slots (p - 2048) << 4 | count of the nodes of GROUP levels
+        self.table = np.zeros(32 << self.table_bits, np.int16)
         self.runs: list[dict[int, Run]] = [{} for _ in REMEMBERS]
         self.match_table: tuple[dict[int, int], dict[int, int]] = ({}, {})
-        self.indirect: dict[int, int] = {}
-        self.slot_map = Statistics([q * 192 + 96 - 3072 for _ in range(N_CTX * 16) for q in range(32)])
+        self.followers: dict[int, int] = {}
+        self.slot_map = Statistics([q * 192 + 96 - 3072 for _ in range(parts.contexts * 16) for q in range(32)])
         lengths = [256 + c // 4 * 100 for c in range(CONFIDENCES)]
-        odds = lengths + lengths + [512] * (2 * CONFIDENCES)
-        self.expert_map = Statistics([z for z in odds for _ in range(LEVELS)])
-        self.run_map = Statistics([512] * (len(REMEMBERS) * RUN_LENGTHS * LEVELS))
-        even = np.arange(INPUTS) % 2 == 0
-        first = np.where(even, FIRST_WEIGHT << 10, 0)
-        first[0], first[BIAS] = 1 << 18, 0
-        self.weights = [np.tile(first, (n, 1)) for n in (48, 8 * FIELDS, 1024 + LEVELS, V, 4 * FIELDS)]
-        self.final_weights = [[(1 << 18) // SETS] * SETS for _ in range(30)]
+        odds = lengths + lengths + [512] * (parts.guesses - 2) * CONFIDENCES
+        self.guess_map = Statistics([z for z in odds for _ in range(LEVELS)])
+        first = np.zeros(parts.model + 3, np.int64)
+        first[: parts.contexts] = first[2 * parts.contexts :][: parts.guesses] = FIRST_WEIGHT * ONE >> 8
+        first[parts.model] = ONE
+        sizes_of_sets = (V, V - 1, 4 * FIELDS, 8 * FIELDS, 48)[: parts.sets]
+        self.weights = [np.tile(first, (n, 1)) for n in sizes_of_sets]
+        self.final_weights = [[(1 << 18) // parts.sets] * parts.sets for _ in range(24)]
         row = [squash((q - 12) * UNIT) >> 8 for q in range(25)]
-        self.apm = [[list(row) for _ in range(n)] for n in (V - 1, 1 << APM_BITS, 1 << APM_BITS)]
+        self.apm = [[list(row) for _ in range(n)] for n in (V - 1, 1 << APM_BITS)[: parts.apms]]
         self.history: list[int] = []
         self.step = self.decisions = 0
         self.lanes = [Lane(number) for number in range(n_lanes)]
@@ -264,6 +295,8 @@ class Mixer:
         if all(lane.node < 0 for lane in self.in_step):
             for lane in self.in_step:
                 self._end_token(lane)
+            for lane in self.in_step:
+                self._find_matches(lane)
             self.step += 1
 
     def tokens(self) -> np.ndarray:
@@ -275,65 +308,78 @@ class Mixer:
     def encode(
         self, base: np.ndarray | None, local: np.ndarray | None, tokens: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        self.begin(base, local, len(tokens))
+        """(k uint32, bits uint8) of the decisions, in coding order, of T steps whose tokens int32 [n, T] are known; base
+        [n, T, ceil(V/64)], local [n, T, V]."""
         ks, all_bits = [], []
-        while len(k := self.predict()):
-            bits = [tokens[lane.number] >= self.tree.mid[lane.node] for lane in self.predicted]
-            ks.append(k)
-            all_bits.append(np.array(bits, np.uint8))
-            self.update(all_bits[-1])
+        for t in range(tokens.shape[1]):
+            self.begin(*step_of(base, local, t), len(tokens))
+            while len(k := self.predict()):
+                bits = [tokens[lane.number, t] >= self.tree.mid[lane.node] for lane in self.predicted]
+                ks.append(k)
+                all_bits.append(np.array(bits, np.uint8))
+                self.update(all_bits[-1])
         return np.concatenate(ks), np.concatenate(all_bits)
+
+    def decode(self, coder: Decoder, base: np.ndarray | None, local: np.ndarray | None, tokens: np.ndarray) -> None:
+        """T steps, whose decisions are read from `coder`, into tokens int32 [n, T]. Raises CorruptError."""
+        decode(self, coder, base, local, tokens)
 
     # --- a token's beginning: what is expected, and the contexts
 
     def _begin_token(self, lane: Lane) -> None:
-        text, r = lane.text, lane.recent
+        text, r, n = lane.text, lane.recent, lane.number
         above = text.which ^ 1
-        expected = []
-        for match in lane.matches:
+        lane.guesses, lane.rows = [], []
+        for e, match in enumerate(lane.matches):
             if match.at >= self.step * self.n_lanes:
                 match.at = -1
-            expected.append(self.history[match.at] if match.at >= 0 else -1)
-        if expected[1] == expected[0]:
-            expected[1] = -1
+            lane.guesses.append(self.history[match.at] if match.at >= 0 else -1)
+            length = match.length
+            c = length if length < 16 else 16 + (length >= 24) + (length >= 32) + (length >= 50)
+            lane.rows.append((e, c * 4 + min(match.misses, 3)))
+            if e == 0:
+                lane.confidence = 1 + (length > 2) + (length > 7) + (length > 15) + (length > 31)
+        if lane.guesses[1] == lane.guesses[0]:
+            lane.guesses[1] = -1
         up = self._above(text, text.field_start[above], text.field, text.field_tokens)
         up1 = -1 if up < 0 else self._above(text, text.field_start[above], text.field, text.field_tokens + 1)
         by_column = self._above(text, text.column_start[above], text.column, text.column_tokens)
-        lane.expected = [*expected, up, -1 if by_column == up else by_column]
+        lane.guesses += [up, -1 if by_column == up else by_column]
+        lane.rows += [(2, lane.hits[0]), (3, lane.hits[1])]
         width = len(text.bytes[text.which])
         over = text.bytes[above][width : width + 4] if text.lines else b""  # bytes above the next four
-        n = lane.number
-        lane.indirect = (
-            hash64(hash64(n, r[0]), r[1]) >> 64 - self.indirect_bits,
-            (hash64(n, text.shape) >> 64 - self.indirect_bits) + (1 << self.indirect_bits),
-        )
-        followers, shape_followers = (self.indirect.get(cell, 0) for cell in lane.indirect)
-        c = [0, hash64(1, r[0])]
-        c.append(hash64(c[1], r[1]))
-        c.append(hash64(c[2], r[2]))
-        c.append(hash64(hash64(c[3], r[3]), r[4]))
-        c.append(hash64(2, text.word))
-        c.append(hash64(hash64(3, text.word), text.word1))
-        c.append(hash64(hash64(4, r[1]), r[2]))
-        c.append(hash64(hash64(5, followers), r[0]))
-        c.append(hash64(hash64(6, text.shape), shape_followers & 0xFFFF))
-        c.append(hash64(hash64(7, text.first), hash64(text.field, text.field_tokens)))
-        c.append(hash64(hash64(8, text.indent), hash64(text.first, r[0])))
-        c.append(hash64(hash64(9, text.field_shape), text.field))
-        c.append(hash64(hash64(10, up + 1), up1 + 1))
-        c.append(hash64(hash64(11, up + 1), hash64(text.misses, text.field)))
-        c.append(hash64(hash64(12, int.from_bytes(over.ljust(4, b"\0"), "big")), self.pieces[r[0]][-1]))
-        c.append(hash64(hash64(13, text.column_shape), text.column))
-        c.append(hash64(hash64(14, text.column_raw), hash64(text.previous_column, text.column)))
-        lane.context = c
+        lane.follower = hash64(hash64(n, r[0]), r[1]) >> 64 - self.follower_bits
+        order1 = hash64(1, r[0])
+        order2 = hash64(order1, r[1])
+        lane.context = [
+            0,
+            order1,
+            order2,
+            hash64(hash64(hash64(order2, r[2]), r[3]), r[4]),
+            hash64(2, text.word),
+            hash64(hash64(3, int.from_bytes(over.ljust(4, b"\0"), "big")), self.pieces[r[0]][-1]),
+            hash64(hash64(4, self.followers.get(lane.follower, 0)), r[0]),
+            hash64(hash64(5, text.column_shape), text.column),
+            hash64(hash64(6, text.word), text.word1),
+            hash64(hash64(7, r[1]), r[2]),
+            hash64(hash64(8, text.first), hash64(text.field, text.field_tokens)),
+            hash64(hash64(9, text.indent), hash64(text.first, r[0])),
+            hash64(hash64(10, text.field_shape), text.field),
+            hash64(hash64(11, up + 1), up1 + 1),
+            hash64(hash64(12, up + 1), hash64(text.misses, text.field)),
+            hash64(hash64(13, text.column_raw), hash64(text.previous_column, text.column)),
+        ][: self.parts.contexts]
         lane.runs = []
-        for table, i in zip(self.runs, REMEMBERS, strict=True):
-            h = hash64(c[i], n)
-            run = table.setdefault(h >> 64 - self.run_bits, Run())
+        for g in range(EXPECTED, self.parts.guesses):
+            h = hash64(lane.context[REMEMBERS[g - EXPECTED]], n)
+            run = self.runs[g - EXPECTED].setdefault(h >> 64 - self.run_bits, Run())
             if run.check != h & 0xFFFF:
                 run.check, run.count = h & 0xFFFF, 0
             lane.runs.append(run)
-        lane.apm_hash = (hash64(17, r[0]), hash64(c[2], 18))
+            lane.guesses.append(run.token if run.count else -1)
+            lane.rows.append((g, min(run.count, RUN_LENGTHS - 1)))
+        lane.alive = [token >= 0 for token in lane.guesses]
+        lane.apm_hash = hash64(17, r[0])
         lane.node = lane.level = lane.position = 0
 
     def _above(self, text: Text, start: list[int], field: int, tokens: int) -> int:
@@ -345,9 +391,10 @@ class Mixer:
 
     def _enter_group(self, lane: Lane) -> None:
         """Finds the lane's buckets for the next GROUP levels, or makes them in the place of others."""
-        for i in range(N_CTX):
-            h = hash64(hash64(lane.context[i], i), lane.node)
-            check = h & 0xFFFF
+        lane.bucket = []
+        for context in lane.context:
+            h = hash64(context, lane.node)
+            check = (h & 0xFFFF ^ 0x8000) - 0x8000  # as a slot
             a = (h >> 64 - self.table_bits) * 32
             b = a + 16
             if self.table[a] != check:
@@ -359,7 +406,7 @@ class Mixer:
                     self.table[b + 1] -= int(self.table[b + 1]) & 15 > 0  # who stays ages
                     self.table[a : a + 16] = 0
                     self.table[a] = check
-            lane.bucket[i] = a + 1
+            lane.bucket.append(a + 1)
         lane.position = 0
 
     # --- a decision
@@ -367,78 +414,55 @@ class Mixer:
     def _predict(self, lane: Lane) -> int:
         tree, node, level = self.tree, lane.node, lane.level
         lo, mid, hi = int(tree.lo[node]), int(tree.mid[node]), int(tree.hi[node])
-        x = [0] * INPUTS
+        C, G, model = self.parts.contexts, self.parts.guesses, self.parts.model
+        x = [0] * (model + 3)
+        slots = [int(self.table[bucket + lane.position]) for bucket in lane.bucket]
+        lane.used = []
+        for i, slot in enumerate(slots):
+            n, p = slot & 15, slot >> 4
+            lane.used.append((i * 16 + n) * 32 + QUANTIZED[p + 2048])
+            if n:
+                x[i] = stretch22(self.slot_map.p[lane.used[i]])
+            x[C + i] = p * (n + 1) >> 4
+        order = max((i for i in range(4) if slots[i] & 15), default=0)
+        for g, (expected, (row, c)) in enumerate(zip(lane.guesses, lane.rows, strict=True)):
+            if lane.alive[g]:
+                p = self.guess_map.p[(row * CONFIDENCES + c) * LEVELS + level]
+                sign = 1 if expected >= mid else -1
+                x[2 * C + g] = sign * clamp(log2(p + 1) - log2((1 << 22) - p), 4095)
+                x[2 * C + G + g] = sign * linear22(p)
         if self.base is not None:
             below = [self._below(lane.number, edge) for edge in (lo, mid, hi)]
-            x[0] = clamp(log2(below[2] - below[1]) - log2(below[1] - below[0]), 4095)
-            x[1] = linear22(squash(x[0] * 256) >> 2)
-        order = 0
-        lane.slot_used = [None] * N_CTX
-        for i in range(N_CTX):
-            slot = int(self.table[lane.bucket[i] + lane.position])
-            n, p = slot & 15, slot >> 4 ^ 2048
-            if n:
-                used = (i * 16 + n) * 32 + QUANTIZED[p]
-                lane.slot_used[i] = used
-                x[2 + 2 * i] = stretch22(self.slot_map.p[used])
-                x[3 + 2 * i] = (p - 2048) * (n + 1) >> 4
-                order = i if i <= 4 else order
-        confidence = 0
-        lane.expert_used = [None] * EXPERTS
-        for e, expected in enumerate(lane.expected):
-            if not lo <= expected < hi:
-                continue
-            if e < 2:
-                length, misses = lane.matches[e].length, lane.matches[e].misses
-                long = 16 + (length >= 24) + (length >= 32) + (length >= 50)
-                c = (length if length < 16 else long) * 4 + min(misses, 3)
-                if e == 0:
-                    confidence = 1 + (length > 2) + (length > 7) + (length > 15) + (length > 31)
-            else:
-                c = lane.hits[e - 2]
-            used = (e * CONFIDENCES + c) * LEVELS + level
-            p = self.expert_map.p[used]
-            sign = 1 if expected >= mid else -1
-            lane.expert_used[e] = used
-            x[FIRST_EXPERT + 2 * e] = sign * clamp(log2(p + 1) - log2((1 << 22) - p), 4095)
-            x[FIRST_EXPERT + 2 * e + 1] = sign * linear22(p)
-        lane.run_used = [None] * len(REMEMBERS)
-        for i, run in enumerate(lane.runs):
-            if run.count and lo <= run.token < hi:
-                used = (i * RUN_LENGTHS + min(run.count, RUN_LENGTHS - 1)) * LEVELS + level
-                p = self.run_map.p[used]
-                sign = 1 if run.token >= mid else -1
-                lane.run_used[i] = used
-                x[FIRST_RUN + 2 * i] = sign * stretch22(p)
-                x[FIRST_RUN + 2 * i + 1] = sign * linear22(p)
-        x[BIAS] = 256
+            x[model] = clamp(log2(below[2] - below[1]) - log2(below[1] - below[0]), 4095)
+            x[model + 1] = linear22(squash(x[model] * 256) >> 2)
+        x[model + 2] = 256
         lane.input = np.array(x, np.int64)
 
         text = lane.text
-        near = 2 * (lo <= lane.expected[2] < hi) + (lo <= lane.expected[1] < hi)
+        confidence = lane.confidence if lane.alive[0] else 0
+        near = 2 * lane.alive[2] + lane.alive[1]
         lane.chosen = [
-            (confidence * 4 + near) * 2 + (level > 3),
-            min(text.column, FIELDS - 1) * 8 + min(text.column_tokens, 7),
-            node if node < 1024 else 1024 + level,
             lane.recent[0],
+            node,
             min(text.field, FIELDS - 1) * 4 + min(text.field_tokens, 3),
+            min(text.column, FIELDS - 1) * 8 + min(text.column_tokens, 7),
+            (confidence * 4 + near) * 2 + (level > 3),
         ]
         lane.final = self.final_weights[order * 6 + confidence]
         lane.stretched, lane.p_set = [], []
         z = 0
-        for j in range(SETS):
-            w = self.weights[j][lane.chosen[j]]
-            zj = clamp(int(((lane.input * (w >> 2)) >> 8).sum()), 16 * UNIT - 1)
+        for weights, chosen, v in zip(self.weights, lane.chosen, lane.final, strict=False):
+            zj = clamp(int(lane.input @ weights[chosen]) >> 5, 16 * UNIT - 1)
             lane.p_set.append(squash(zj))
             lane.stretched.append(zj >> 8)
-            z += lane.stretched[j] * (lane.final[j] >> 2) >> 8
+            z += (zj >> 8) * (v >> 2) >> 8
         lane.p_mixed = squash(z)
         i, part = divmod(clamp(z, 12 * UNIT - 1) + 12 * UNIT, UNIT)
-        total = lane.p_mixed * (32 - sum(APM_SHARE))
-        rows = (node, *(hash64(h, node) >> 64 - APM_BITS for h in lane.apm_hash))
+        total = lane.p_mixed * (32 - APM_SHARE * self.parts.apms)
+        rows = (node, hash64(lane.apm_hash, node) >> 64 - APM_BITS)
         lane.apm_used = []
-        for apm, row, share in zip(self.apm, rows, APM_SHARE, strict=True):
-            total += ((apm[row][i] * (UNIT - part) + apm[row][i + 1] * part) >> 8) * share
+        for apm, row in zip(self.apm, rows, strict=False):
+            total += ((apm[row][i] * (UNIT - part) + apm[row][i + 1] * part) >> 8) * APM_SHARE
             lane.apm_used.append((row, i + (part >= UNIT // 2)))
         return max(1, min((1 << 24) - 1, total >> 5))
 
@@ -453,27 +477,25 @@ class Mixer:
 
     def _update(self, lane: Lane, bit: int) -> None:
         mid = int(self.tree.mid[lane.node])
-        for i in range(N_CTX):
-            at = lane.bucket[i] + lane.position
-            slot = int(self.table[at])
-            n, p = slot & 15, slot >> 4 ^ 2048
-            if (used := lane.slot_used[i]) is not None:
-                self.slot_map.learn(used, bit)
-            p += ((4095 - p) * RATE[n] + 65535 if bit else -p * RATE[n]) >> 16  # by one at least
-            self.table[at] = (p ^ 2048) << 4 | min(n + 1, max(n, 12))
-        for expected, used in zip(lane.expected, lane.expert_used, strict=True):
-            if used is not None:
-                self.expert_map.learn(used, bit == (expected >= mid))
-        for run, used in zip(lane.runs, lane.run_used, strict=True):
-            if used is not None:
-                self.run_map.learn(used, bit == (run.token >= mid))
+        cells = [bucket + lane.position for bucket in lane.bucket]
+        slots = [int(self.table[cell]) for cell in cells]  # all are read before any is written
+        for cell, slot, used in zip(cells, slots, lane.used, strict=True):
+            self.slot_map.learn(used, bit)
+            n, p = slot & 15, slot >> 4
+            step = (((2047 if bit else -2048) - p) * 8 * SLOT_RATE[n] + (1 << 14)) >> 15
+            p += (step + (7 if bit else 0)) >> 3  # by one at least
+            self.table[cell] = p * 16 | min(n + 1, max(n, 12))
+        for g, (expected, (row, c)) in enumerate(zip(lane.guesses, lane.rows, strict=True)):
+            if lane.alive[g]:
+                lane.alive[g] = bit == (expected >= mid)
+                self.guess_map.learn((row * CONFIDENCES + c) * LEVELS + lane.level, int(lane.alive[g]))
         target = (1 << 24) - 1 if bit else 0
-        rate = LEARN_FLOOR + LEARN_EXTRA * 64 // (64 + (self.decisions >> 6))
+        rate = LEARN_FLOOR + LEARN_EXTRA * 64 // (64 + self.decisions // 64)
         final_error = ((target - lane.p_mixed) >> 6) * 2 >> 6
-        for j in range(SETS):
-            error = ((target - lane.p_set[j]) >> 6) * rate >> 8
-            w = self.weights[j][lane.chosen[j]]
-            np.clip(w + ((lane.input * error + 2048) >> 12), -(1 << 20), (1 << 20) - 1, out=w)
+        for j, (weights, p_set) in enumerate(zip(self.weights, lane.p_set, strict=True)):
+            error = (((target - p_set) >> 6) * rate + 512) >> 10
+            w = weights[lane.chosen[j]]
+            np.clip(w + ((lane.input * error + (1 << 14)) >> 15), -2 * ONE, 2 * ONE, out=w)
             step = (lane.stretched[j] * final_error + 2048) >> 12
             lane.final[j] = clamp(lane.final[j] + step, (1 << 20) - 1)
         for apm, (row, i) in zip(self.apm, lane.apm_used, strict=True):
@@ -502,8 +524,8 @@ class Mixer:
                 match.misses += 1
                 match.at = match.at + self.n_lanes if match.misses <= 7 else -1
         for e in range(2):
-            if lane.expected[2 + e] >= 0:
-                right = lane.expected[2 + e] == token
+            if lane.guesses[2 + e] >= 0:
+                right = lane.guesses[2 + e] == token
                 lane.hits[e] = (lane.hits[e] * 2 + right) & 15
                 if e == 0:
                     text.misses = min(3, text.misses + (not right))
@@ -512,13 +534,15 @@ class Mixer:
                 run.count = min(255, run.count + 1)
             else:
                 run.token, run.count = token, 1
-        for cell in lane.indirect:
-            self.indirect[cell] = (self.indirect.get(cell, 0) << 16 | token) & 0xFFFFFFFF
+        self.followers[lane.follower] = (self.followers.get(lane.follower, 0) << 16 | token) & 0xFFFFFFFF
         lane.recent = [token, *lane.recent[:-1]]
         text.field_tokens += 1
         text.column_tokens += 1
         for c in self.pieces[token]:
             text.read(c, after)
+
+    def _find_matches(self, lane: Lane) -> None:
+        after = (self.step + 1) * self.n_lanes + lane.number
         for e, (match, need) in enumerate(zip(lane.matches, MATCH_LENGTHS, strict=True)):
             if self.step + 1 < need:
                 continue

@@ -1,52 +1,75 @@
 /* The online context mixer: the probability of each branch on the way down the tree, learned while coding.
  *
  * Knows: tokens and the bytes of their pieces, the tree, lanes, a model's weights of the ids where there is one.
- * Does not know: the coder, models, blocks. Integers only; docs/MIXER.md specifies every operation, and
- * mixer/reference.py is the same in Python, bit for bit. */
+ * Does not know: models, blocks; of the coder, how a decision is read. Integers only; docs/MIXER.md specifies every operation,
+ * and mixer/reference.py is the same in Python, bit for bit. */
 #include "native.h"
+#include "rangecoder.h"
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
-#define N_CTX 18            /* contexts with a statistic for each node */
-#define N_RUN 4             /* of these, contexts that also remember the token that came last */
-#define N_EXPERT 4          /* expected tokens: long match, short match, the line above by field and by column */
+#define N_CTX 16            /* contexts with a statistic for each node */
+#define N_EXPECTED 4        /* expected tokens: long match, short match, the line above by field and by column */
+#define N_RUN 4             /* contexts that also remember the token that came last */
+#define N_GUESS (N_EXPECTED + N_RUN)
 #define N_SET 5             /* weight sets that predict side by side */
-#define N_APM 3
-#define N_USED (2 + 2 * N_CTX + 2 * N_EXPERT + 2 * N_RUN + 1)
-#define N_INPUT ((N_USED + 15) / 16 * 16)
+#define N_APM 2
+#define N_INPUT 64          /* of which 3 + 2 * (N_GUESS + N_CTX) are used */
 #define HISTORY 6           /* tokens that contexts look back */
 #define FIELDS 128
 #define LINE 256            /* bytes of a line that the next one can see */
 #define GROUP 4             /* levels of the tree whose nodes share a bucket */
-#define BUCKET (1 << GROUP) /* uint16: a check, then one slot for each node of GROUP levels */
+#define BUCKET (1 << GROUP) /* int16: a check, then one slot for each node of GROUP levels */
 #define APM_BITS 12
+#define APM_SHARE 10         /* of 32 */
 #define APM_ROW 32          /* 25 used: a row is one cache line */
 #define RUN_LENGTHS 16
 #define LEVELS 32
 #define CONFIDENCES 80
+#define ORDERS 4
 #define MATCH_LONG 6        /* tokens hashed to find a match */
 #define MATCH_SHORT 2
 #define MATCH_MAX 40
+#define RIGHT ((1 << 22) - 1)
+#define WRONG 127           /* not 0: what is left of a step that rounds down */
 #define LEARN_FLOOR 16
 #define LEARN_EXTRA 100
 #define FIRST_WEIGHT 25     /* of every input but the model's, whose is 256 */
 #define UNIT 65536          /* of the stretched domain, outside the inputs: one bit of log2 odds */
+#define HUGE_PAGE (1 << 21)
 
 #ifdef __GNUC__
 #define PREFETCH(p) __builtin_prefetch(p)
+#define INLINE static inline __attribute__((always_inline))
 #else
 #define PREFETCH(p) ((void)(p))
+#define INLINE static inline
 #endif
 #if defined(__GNUC__) && defined(__x86_64__) && defined(__linux__)
-#define WIDE __attribute__((target_clones("avx512f", "avx2", "default")))
+#define WIDE __attribute__((target_clones("avx2", "default")))
 #else
 #define WIDE
+#endif
+#if defined(__GNUC__) && !defined(__clang__)
+#define VECTOR _Pragma("GCC unroll 1") /* the loop that follows becomes vectors; unrolled early it would not */
+#else
+#define VECTOR
 #endif
 
 _Static_assert((-3 >> 1) == -2, "right shifts of negative numbers round down");
 
-typedef uint16_t Slot;      /* (p ^ 2048) << 4 | count: 12 bits of probability, how often seen */
+typedef int16_t Slot;       /* (p - 2048) << 4 | count: 12 bits of probability, how often seen */
 typedef uint32_t Statistic; /* p << 10 | count: 22 bits of probability */
+
+/* How many there are of each kind; those that a lesser mixer has come first. */
+typedef struct {
+    int contexts, guesses, sets, apms;
+} Parts;
+
+static const Parts FULL = {N_CTX, N_GUESS, N_SET, N_APM}, LIGHT = {8, 5, 2, 1};
 
 typedef struct {
     uint16_t check, token, count, unused;
@@ -60,10 +83,10 @@ typedef struct {
 /* What the bytes of a lane say about where in the text it is. Hashes are 0 where nothing was hashed. */
 typedef struct {
     uint64_t word, word1;        /* letters since the last other byte; the word before */
-    uint64_t first, shape;       /* the line's first word; the line so far, each row of digits as one 0 */
-    uint64_t field_shape;        /* the field so far, likewise; a field ends at any of " ,;|\t" */
+    uint64_t first;              /* the line's first word */
+    uint64_t field_shape;        /* the field so far, digits as 0; a field ends at any of " ,;|\t" */
     uint64_t column_shape, column_raw, previous_column; /* likewise between ",;|\t" outside quotation marks */
-    int lines, width, indent, in_first, in_digits, quoted;
+    int lines, width, indent, in_first, quoted;
     int field, field_tokens, column, column_tokens, misses; /* number in line, tokens since its start */
     int which;                   /* of the two entries below the line that is being written */
     int n_field[2], n_column[2];
@@ -74,29 +97,36 @@ typedef struct {
 } Text;
 
 typedef struct {
-    int32_t recent[HISTORY];
-    Text text;
-    Match match[2];
-    int32_t expected[N_EXPERT]; /* tokens, -1 for none */
-    int hits[2];                /* of the last 4 expectations from the line above, which were right */
-    uint64_t context[N_CTX];
-    uint32_t indirect[2];       /* cells that learn the next token */
+    int32_t node, level, position; /* node < 0: ~token; position among the slots of a bucket */
+    uint32_t alive;                /* guesses whose token the node covers, as bits */
+    int32_t guess[N_GUESS];        /* tokens: N_EXPECTED expected ones, then those of the runs; -1 for none */
+    int32_t row[N_GUESS];          /* their statistics, less the level */
+    int32_t confidence;            /* of the long match, 1 to 5 */
+    uint64_t context[N_CTX], apm_hash;
+    uint64_t found[N_CTX];         /* hashes of the next buckets */
     Slot *bucket[N_CTX];
-    Run *run[N_RUN];
     const uint64_t *base;
     const uint32_t *local;
-    int32_t node, level, position; /* node < 0: ~token */
-    Statistic *map[N_CTX + N_EXPERT + N_RUN]; /* NULL where there was no input */
-    int32_t input[N_INPUT];
-    int32_t *weights[N_SET], *final_weights;
+    int32_t used[N_CTX];           /* statistics of the slots */
+    int16_t input[N_INPUT];        /* contexts, contexts again, guesses, guesses again, the model's two, 256 */
+    int16_t *weights[N_SET];
+    int32_t *final_weights;
     int32_t stretched[N_SET];
-    uint32_t p_set[N_SET], p_mixed, p;
+    uint32_t p_set[N_SET], p_mixed;
     uint16_t *apm[N_APM];
-    uint64_t apm_hash[2];
+    uint32_t follower;             /* the cell that learns the next token */
+    Run *run[N_RUN];
+    int32_t recent[HISTORY];
+    int hits[2];                   /* of the last 4 expectations from the line above, which were right */
+    Match match[2];
+    uint64_t match_hash[2];
+    Text text;
 } Lane;
 
 typedef struct {
-    int n_node, vocab_size, n_lanes, n_active_lanes, predicted, table_bits, run_bits, match_bits, indirect_bits;
+    int light, n_node, vocab_size, n_lanes, n_active_lanes, predicted, table_bits, run_bits, match_bits, follower_bits;
+    void *memory[32]; /* of everything below */
+    int n_memory;
     int32_t *left, *right, *lo, *mid, *hi;
     uint8_t *text;
     int32_t *start;
@@ -104,20 +134,22 @@ typedef struct {
     int16_t stretch_table[4096];
     uint32_t squash_table[2562];
     uint8_t quantized[4096];
-    int32_t rate[1024];
-    void *table_memory, *apm_memory[N_APM];
     Slot *table;
     Run *runs;
-    Statistic *slot_map, *expert_map, *run_map;
-    int32_t *weights, *final_weights;
+    Statistic *slot_map, *guess_map;
+    int16_t *weights;
+    int32_t *final_weights;
     int32_t set_start[N_SET];
     uint16_t *apm[N_APM];
     int64_t *match_table[2];
-    uint32_t *indirect;
+    uint32_t *followers;
+    uint32_t *k; /* [n_lanes], of one level */
+    uint8_t *bit;
     uint16_t *history; /* [step * n_lanes + lane] */
     int64_t capacity, step, decisions;
+    int32_t learning; /* the weights' rate */
     Lane *lanes;
-    Py_buffer base, local; /* of the step under way; obj NULL where there is no model */
+    Py_buffer base, local; /* of the steps under way; obj NULL where there is no model */
 } Mixer;
 
 static uint64_t hash(uint64_t h, uint64_t v)
@@ -126,10 +158,10 @@ static uint64_t hash(uint64_t h, uint64_t v)
     return h ^ (h >> 29);
 }
 
-static int32_t clamp(int32_t v, int32_t bound) { return v > bound ? bound : v < -bound ? -bound : v; }
+INLINE int32_t clamp(int32_t v, int32_t bound) { return v > bound ? bound : v < -bound ? -bound : v; }
 
 /* log2 of v > 0 in units of 1/256 */
-static int32_t log2_of(const Mixer *m, uint64_t v)
+INLINE int32_t log2_of(const Mixer *m, uint64_t v)
 {
     int e = 0;
 #ifdef __GNUC__
@@ -141,23 +173,35 @@ static int32_t log2_of(const Mixer *m, uint64_t v)
     return e * 256 + m->log2_table[(e >= 10 ? v >> (e - 10) : v << (10 - e)) & 1023];
 }
 
-/* 24-bit probability of z log2 odds, z in 1/UNIT */
-static uint32_t squash(const Mixer *m, int32_t z)
+/* 24-bit probability of z log2 odds, z in 1/UNIT; neighbours in the table differ by less than 2^16 */
+INLINE uint32_t squash(const Mixer *m, int32_t z)
 {
     uint32_t u = (uint32_t)(clamp(z, 20 * UNIT - 1) + 20 * UNIT), i = u >> 10;
     uint32_t a = m->squash_table[i], b = m->squash_table[i + 1];
-    return a + (uint32_t)((uint64_t)(b - a) * (u & 1023) >> 10);
+    return a + ((b - a) * (u & 1023) >> 10);
 }
 
-static int32_t stretch22(const Mixer *m, uint32_t p) { return m->stretch_table[p >> 10]; }
-static int32_t linear22(uint32_t p) { return ((int32_t)(p >> 6) - 32768) >> 5; }
+INLINE int32_t linear22(uint32_t p) { return ((int32_t)(p >> 6) - 32768) >> 5; }
 
-static void learn(const Mixer *m, Statistic *s, int bit, uint32_t limit)
+/* scale / (2n + 3) rounded down, for scale <= 2^17 and n < 2^10: exact, since both are small; unlike integer division, it has
+ * vectors */
+INLINE int32_t rate_of(int32_t n, float scale) { return (int32_t)(scale / (float)(2 * n + 3)); }
+
+/* A statistic that has seen a bit, whose target is RIGHT or WRONG; it stays within [0, 2^22) */
+INLINE Statistic learned(Statistic s, int32_t target)
 {
-    uint32_t n = *s & 1023;
-    int32_t p = (int32_t)(*s >> 10);
-    p += (int32_t)(((int64_t)((bit ? (1 << 22) - 1 : 0) - p) * m->rate[n]) >> 16);
-    *s = (uint32_t)p << 10 | (n + (n < limit));
+    int32_t p = (int32_t)(s >> 10), n = (int32_t)(s & 1023);
+    p += (((target - p) >> 7) * rate_of(n, 131072)) >> 9;
+    return (uint32_t)p << 10 | (uint32_t)(n + (n < 1023));
+}
+
+/* A slot that has seen a bit, whose target is 2047 or -2048; up is 7 or 0, so that it moves by one at least */
+INLINE Slot moved(Slot s, int16_t target, int16_t up)
+{
+    int16_t n = s & 15, p = s >> 4, far = (int16_t)((target - p) * 8), rate = (int16_t)rate_of(n, 65536);
+    int16_t step = (int16_t)(((far * rate >> 14) + 1) >> 1);
+    p = (int16_t)(p + ((int16_t)(step + up) >> 3));
+    return (Slot)(p * 16 | (n + (n < 12)));
 }
 
 static int is_digit(int c) { return c >= '0' && c <= '9'; }
@@ -165,7 +209,6 @@ static int is_digit(int c) { return c >= '0' && c <= '9'; }
 static void read_byte(Text *t, int c, int64_t next)
 {
     int letter = ((c | 32) >= 'a' && (c | 32) <= 'z') || c >= 0x80, shown = is_digit(c) ? '0' : c;
-    int digits = is_digit(c);
     if (letter)
         t->word = hash(t->word, c | 32);
     else if (t->word) {
@@ -175,9 +218,9 @@ static void read_byte(Text *t, int c, int64_t next)
     if (c == '\n') {
         t->which ^= 1;
         t->lines += t->lines < 2;
-        t->width = t->indent = t->in_digits = t->quoted = t->field = t->field_tokens = t->column = t->column_tokens = 0;
+        t->width = t->indent = t->quoted = t->field = t->field_tokens = t->column = t->column_tokens = 0;
         t->misses = 0;
-        t->first = t->shape = t->field_shape = t->column_shape = t->column_raw = t->previous_column = 0;
+        t->first = t->field_shape = t->column_shape = t->column_raw = t->previous_column = 0;
         t->in_first = 1;
         t->n_field[t->which] = t->n_column[t->which] = 1;
         t->length[t->which] = 0;
@@ -188,9 +231,6 @@ static void read_byte(Text *t, int c, int64_t next)
         t->bytes[t->which][t->width] = (uint8_t)c;
         t->length[t->which] = ++t->width;
     }
-    if (!(digits && t->in_digits))
-        t->shape = hash(t->shape, shown);
-    t->in_digits = digits;
     if (t->in_first) {
         if (c == ' ' && t->first == 0)
             t->indent += t->indent < 255;
@@ -228,13 +268,24 @@ static void read_byte(Text *t, int c, int64_t next)
     }
 }
 
+
 /* What was predicted of a lane's token is compared with it, and the token becomes history. */
-static void end_token(Mixer *m, Lane *s, int lane)
+INLINE void end_token(Mixer *m, Lane *s, int lane, const Parts *parts)
 {
     int32_t token = ~s->node;
     int64_t stride = m->n_lanes, here = m->step * stride + lane, next = here + stride;
     m->history[here] = (uint16_t)token;
-    for (int e = 0; e < 2; e++) {
+    memmove(s->recent + 1, s->recent, sizeof s->recent - sizeof s->recent[0]);
+    s->recent[0] = token;
+    for (int e = 0; e < 2 && e < parts->guesses; e++) {
+        int need = e == 0 ? MATCH_LONG : MATCH_SHORT;
+        uint64_t h = e == 0 ? 0 : (uint64_t)lane; /* short matches stay in their lane */
+        for (int i = 0; i < need; i++)
+            h = hash(h, s->recent[i]);
+        s->match_hash[e] = h >> (64 - m->match_bits);
+        PREFETCH(m->match_table[e] + s->match_hash[e]);
+    }
+    for (int e = 0; e < 2 && e < parts->guesses; e++) {
         Match *q = &s->match[e];
         if (q->at < 0)
             continue;
@@ -248,13 +299,13 @@ static void end_token(Mixer *m, Lane *s, int lane)
                 q->at = -1;
         }
     }
-    for (int e = 0; e < 2; e++)
-        if (s->expected[2 + e] >= 0) {
-            s->hits[e] = (s->hits[e] * 2 + (s->expected[2 + e] == token)) & 15;
+    for (int e = 0; e < 2 && 2 + e < parts->guesses; e++)
+        if (s->guess[2 + e] >= 0) {
+            s->hits[e] = (s->hits[e] * 2 + (s->guess[2 + e] == token)) & 15;
             if (e == 0)
-                s->text.misses += s->expected[2] != token && s->text.misses < 3;
+                s->text.misses += s->guess[2] != token && s->text.misses < 3;
         }
-    for (int i = 0; i < N_RUN; i++) {
+    for (int i = 0; N_EXPECTED + i < parts->guesses; i++) {
         Run *r = s->run[i];
         if (r->count && r->token == token)
             r->count += r->count < 255;
@@ -263,22 +314,22 @@ static void end_token(Mixer *m, Lane *s, int lane)
             r->count = 1;
         }
     }
-    for (int e = 0; e < 2; e++)
-        m->indirect[s->indirect[e]] = m->indirect[s->indirect[e]] << 16 | (uint32_t)token;
-    memmove(s->recent + 1, s->recent, sizeof s->recent - sizeof s->recent[0]);
-    s->recent[0] = token;
+    m->followers[s->follower] = m->followers[s->follower] << 16 | (uint32_t)token;
     s->text.field_tokens++;
     s->text.column_tokens++;
     for (int32_t i = m->start[token]; i < m->start[token + 1]; i++)
         read_byte(&s->text, m->text[i], next);
-    for (int e = 0; e < 2; e++) {
+}
+
+/* The last places where the lane's latest tokens stood become its matches, if it has none as good. */
+INLINE void find_matches(Mixer *m, Lane *s, int lane, const Parts *parts)
+{
+    int64_t stride = m->n_lanes, next = (m->step + 1) * stride + lane;
+    for (int e = 0; e < 2 && e < parts->guesses; e++) {
         int need = e == 0 ? MATCH_LONG : MATCH_SHORT, length = 0;
         if (m->step + 1 < need)
             continue;
-        uint64_t h = e == 0 ? 0 : (uint64_t)lane; /* short matches stay in their lane */
-        for (int i = 0; i < need; i++)
-            h = hash(h, s->recent[i]);
-        int64_t *cell = &m->match_table[e][h >> (64 - m->match_bits)], candidate = *cell;
+        int64_t *cell = &m->match_table[e][s->match_hash[e]], candidate = *cell;
         Match *q = &s->match[e];
         *cell = next;
         if (candidate == 0 || (q->at >= 0 && q->length >= 16))
@@ -306,80 +357,115 @@ static int32_t above(const Mixer *m, const Text *t, const int64_t *start, int n,
     return at < t->line_start ? m->history[at] : -1;
 }
 
-static void begin_token(Mixer *m, Lane *s, int lane)
+/* A weight set for a place in a line. */
+static int32_t place_in(int field, int tokens, int most)
+{
+    return (field < FIELDS ? field : FIELDS - 1) * most + (tokens < most ? tokens : most - 1);
+}
+
+static int16_t *weights_of(Mixer *m, int set, int chosen)
+{
+    return m->weights + (int64_t)(m->set_start[set] + chosen) * N_INPUT;
+}
+
+/* The buckets of a new group of levels are on their way. */
+INLINE void approach_group(Mixer *m, Lane *s, const Parts *parts)
+{
+    for (int i = 0; i < parts->contexts; i++) {
+        s->found[i] = hash(s->context[i], s->node);
+        PREFETCH(m->table + (s->found[i] >> (64 - m->table_bits)) * 32);
+    }
+}
+
+INLINE void begin_token(Mixer *m, Lane *s, int lane, const Parts *parts)
 {
     int64_t now = m->step * m->n_lanes;
     Text *t = &s->text;
     int other = t->which ^ 1;
+    const int32_t *r = s->recent;
+    s->follower = (uint32_t)(hash(hash(lane, r[0]), r[1]) >> (64 - m->follower_bits));
+    int32_t *guess = s->guess;
     for (int e = 0; e < 2; e++) {
-        if (s->match[e].at >= now)
-            s->match[e].at = -1;
-        s->expected[e] = s->match[e].at >= 0 ? m->history[s->match[e].at] : -1;
+        Match *q = &s->match[e];
+        if (q->at >= now)
+            q->at = -1;
+        guess[e] = q->at >= 0 ? m->history[q->at] : -1;
+        int length = q->length;
+        int class = length < 16 ? length : length < 24 ? 16 : length < 32 ? 17 : length < 50 ? 18 : 19;
+        s->row[e] = (e * CONFIDENCES + class * 4 + (q->misses < 3 ? q->misses : 3)) * LEVELS;
+        if (e == 0)
+            s->confidence = 1 + (length > 2) + (length > 7) + (length > 15) + (length > 31);
     }
-    if (s->expected[1] == s->expected[0])
-        s->expected[1] = -1;
+    if (guess[1] == guess[0])
+        guess[1] = -1;
     int32_t up = above(m, t, t->field_start[other], t->n_field[other], t->field, t->field_tokens, 0);
     int32_t up1 = up < 0 ? -1 : above(m, t, t->field_start[other], t->n_field[other], t->field, t->field_tokens, 1);
     int32_t upc = above(m, t, t->column_start[other], t->n_column[other], t->column, t->column_tokens, 0);
-    s->expected[2] = up;
-    s->expected[3] = upc == up ? -1 : upc;
+    guess[2] = up;
+    guess[3] = upc == up ? -1 : upc;
+    for (int e = 0; e < 2; e++)
+        s->row[2 + e] = ((2 + e) * CONFIDENCES + s->hits[e]) * LEVELS;
     uint32_t over = 0; /* bytes above the next four */
     for (int i = 0; i < 4; i++)
         over = over << 8 | (t->lines && t->width + i < t->length[other] ? t->bytes[other][t->width + i] : 0);
-    const int32_t *r = s->recent;
-    uint64_t last = m->text[m->start[r[0] + 1] - 1], place = hash(t->field, t->field_tokens);
-    s->indirect[0] = (uint32_t)(hash(hash(lane, r[0]), r[1]) >> (64 - m->indirect_bits));
-    s->indirect[1] = (uint32_t)(hash(lane, t->shape) >> (64 - m->indirect_bits)) + ((uint32_t)1 << m->indirect_bits);
-    uint32_t f1 = m->indirect[s->indirect[0]], f2 = m->indirect[s->indirect[1]];
+    uint64_t last = m->text[m->start[r[0] + 1] - 1];
     uint64_t *c = s->context;
     c[0] = 0;
     c[1] = hash(1, r[0]);
     c[2] = hash(c[1], r[1]);
-    c[3] = hash(c[2], r[2]);
-    c[4] = hash(hash(c[3], r[3]), r[4]);
-    c[5] = hash(2, t->word);
-    c[6] = hash(hash(3, t->word), t->word1);
-    c[7] = hash(hash(4, r[1]), r[2]);
-    c[8] = hash(hash(5, f1), r[0]);
-    c[9] = hash(hash(6, t->shape), f2 & 0xFFFF);
-    c[10] = hash(hash(7, t->first), place);
-    c[11] = hash(hash(8, t->indent), hash(t->first, r[0]));
-    c[12] = hash(hash(9, t->field_shape), t->field);
-    c[13] = hash(hash(10, (uint64_t)(up + 1)), (uint64_t)(up1 + 1));
-    c[14] = hash(hash(11, (uint64_t)(up + 1)), hash(t->misses, t->field));
-    c[15] = hash(hash(12, over), last);
-    c[16] = hash(hash(13, t->column_shape), t->column);
-    c[17] = hash(hash(14, t->column_raw), hash(t->previous_column, t->column));
-    static const uint8_t remembers[N_RUN] = {1, 2, 5, 8};
-    for (int i = 0; i < N_RUN; i++) {
+    c[3] = hash(hash(hash(c[2], r[2]), r[3]), r[4]);
+    c[4] = hash(2, t->word);
+    c[5] = hash(hash(3, over), last);
+    c[6] = hash(hash(4, m->followers[s->follower]), r[0]);
+    c[7] = hash(hash(5, t->column_shape), t->column);
+    c[8] = hash(hash(6, t->word), t->word1);
+    c[9] = hash(hash(7, r[1]), r[2]);
+    c[10] = hash(hash(8, t->first), hash(t->field, t->field_tokens));
+    c[11] = hash(hash(9, t->indent), hash(t->first, r[0]));
+    c[12] = hash(hash(10, t->field_shape), t->field);
+    c[13] = hash(hash(11, (uint64_t)(up + 1)), (uint64_t)(up1 + 1));
+    c[14] = hash(hash(12, (uint64_t)(up + 1)), hash(t->misses, t->field));
+    c[15] = hash(hash(13, t->column_raw), hash(t->previous_column, t->column));
+    s->node = s->level = s->position = 0;
+    approach_group(m, s, parts);
+    static const uint8_t remembers[N_RUN] = {1, 2, 4, 6};
+    uint16_t check[N_RUN];
+    for (int i = 0; N_EXPECTED + i < parts->guesses; i++) {
         uint64_t h = hash(c[remembers[i]], lane);
+        check[i] = (uint16_t)h;
         s->run[i] = m->runs + ((uint64_t)i << m->run_bits) + (h >> (64 - m->run_bits));
         PREFETCH(s->run[i]);
     }
-    for (int i = 0; i < N_RUN; i++) {
-        uint16_t check = (uint16_t)hash(c[remembers[i]], lane);
-        if (s->run[i]->check != check) {
-            s->run[i]->check = check;
-            s->run[i]->count = 0;
+    for (int i = 0; N_EXPECTED + i < parts->guesses; i++) {
+        Run *run = s->run[i];
+        if (run->check != check[i]) {
+            run->check = check[i];
+            run->count = 0;
         }
+        int g = N_EXPECTED + i, count = run->count < RUN_LENGTHS ? run->count : RUN_LENGTHS - 1;
+        guess[g] = count ? run->token : -1;
+        s->row[g] = (g * CONFIDENCES + count) * LEVELS;
     }
-    s->apm_hash[0] = hash(17, r[0]);
-    s->apm_hash[1] = hash(c[2], 18);
-    s->node = s->level = s->position = 0;
+    s->alive = 0;
+    for (int g = 0; g < parts->guesses; g++)
+        s->alive |= (uint32_t)(guess[g] >= 0) << g;
+    memset(s->input, 0, sizeof s->input);
+    s->input[2 * (parts->contexts + parts->guesses) + 2] = 256;
+    s->apm_hash = hash(17, r[0]);
+    s->weights[0] = weights_of(m, 0, r[0]);
+    if (parts->sets > 2)
+        s->weights[2] = weights_of(m, 2, place_in(t->field, t->field_tokens, 4));
+    if (parts->sets > 3)
+        s->weights[3] = weights_of(m, 3, place_in(t->column, t->column_tokens, 8));
 }
 
 /* A lane comes to a new group of levels: its buckets are found, or made in the place of others. */
-static void enter_group(Mixer *m, Lane *s)
+INLINE void enter_group(Mixer *m, Lane *s, const Parts *parts)
 {
-    uint64_t h[N_CTX];
-    for (int i = 0; i < N_CTX; i++) {
-        h[i] = hash(hash(s->context[i], i), s->node);
-        PREFETCH(m->table + (h[i] >> (64 - m->table_bits)) * 32);
-    }
-    for (int i = 0; i < N_CTX; i++) {
-        uint64_t line = h[i] >> (64 - m->table_bits);
-        Slot *a = m->table + line * 32, *b = a + BUCKET;
-        uint16_t check = (uint16_t)h[i];
+    for (int i = 0; i < parts->contexts; i++) {
+        uint64_t h = s->found[i];
+        Slot *a = m->table + (h >> (64 - m->table_bits)) * 32, *b = a + BUCKET;
+        Slot check = (Slot)h;
         if (*a != check) {
             if (*b == check)
                 a = b;
@@ -399,199 +485,231 @@ static void enter_group(Mixer *m, Lane *s)
     s->position = 0;
 }
 
-WIDE static int32_t dot(const int32_t *restrict x, const int32_t *restrict w)
+/* |x| add up to less than 2^17, and |w| <= 2^14 */
+INLINE int32_t dot(const int16_t *restrict x, const int16_t *restrict w, int n)
 {
     int32_t sum = 0;
-    for (int i = 0; i < N_INPUT; i++)
-        sum += (x[i] * (w[i] >> 2)) >> 8;
+    for (int i = 0; i < n; i++)
+        sum += x[i] * w[i];
     return sum;
 }
 
-WIDE static void train(const int32_t *restrict x, int32_t *restrict w, int32_t error)
+INLINE void train(const int16_t *restrict x, int16_t *restrict w, int16_t error, int n)
 {
-    for (int i = 0; i < N_INPUT; i++) {
-        int32_t v = w[i] + ((x[i] * error + (1 << 11)) >> 12);
-        w[i] = v > (1 << 20) - 1 ? (1 << 20) - 1 : v < -(1 << 20) ? -(1 << 20) : v;
+    for (int i = 0; i < n; i++) {
+        int16_t v = (int16_t)(w[i] + (int16_t)(((x[i] * error >> 14) + 1) >> 1));
+        v = v > 1 << 14 ? 1 << 14 : v;
+        w[i] = v < -(1 << 14) ? -(1 << 14) : v;
     }
 }
 
-/* A weight set for a place in a line. */
-static int32_t place_in(int field, int tokens, int most)
-{
-    return (field < FIELDS ? field : FIELDS - 1) * most + (tokens < most ? tokens : most - 1);
-}
+/* Inputs of a mixer with such parts, filled up to whole vectors */
+INLINE int n_input(const Parts *parts) { return (3 + 2 * (parts->guesses + parts->contexts) + 15) / 16 * 16; }
 
-static uint64_t below(const Lane *s, int32_t id) { return s->base[id >> 6] + (id & 63 ? s->local[id - 1] : 0); }
+INLINE uint64_t below(const Lane *s, int32_t id) { return s->base[id >> 6] + (id & 63 ? s->local[id - 1] : 0); }
 
-static void predict_lane(Mixer *m, Lane *s)
+INLINE uint32_t predict_lane(Mixer *m, Lane *s, const Parts *parts)
 {
-    int32_t node = s->node, lo = m->lo[node], mid = m->mid[node], hi = m->hi[node], level = s->level;
-    int32_t *x = s->input;
+    const int C = parts->contexts, G = parts->guesses;
+    int32_t node = s->node, mid = m->mid[node], level = s->level;
     s->apm[0] = m->apm[0] + (int64_t)node * APM_ROW;
-    for (int j = 1; j < N_APM; j++) {
-        s->apm[j] = m->apm[j] + (hash(s->apm_hash[j - 1], node) >> (64 - APM_BITS)) * APM_ROW;
-        PREFETCH(s->apm[j]);
+    if (parts->apms > 1) {
+        s->apm[1] = m->apm[1] + (hash(s->apm_hash, node) >> (64 - APM_BITS)) * APM_ROW;
+        PREFETCH(s->apm[1]);
     }
-    x[0] = x[1] = 0;
+    int16_t slot[N_CTX], said[N_CTX];
+    int32_t row[N_CTX];
+    for (int i = 0; i < C; i++)
+        slot[i] = s->bucket[i][s->position];
+    VECTOR for (int i = 0; i < C; i++)
+        row[i] = i * 512 + (slot[i] & 15) * 32;
+    for (int i = 0; i < C; i++) {
+        s->used[i] = row[i] + m->quantized[(uint16_t)(slot[i] ^ INT16_MIN) >> 4];
+        said[i] = m->stretch_table[m->slot_map[s->used[i]] >> 20];
+    }
+    int16_t *x = s->input;
+    VECTOR for (int i = 0; i < C; i++)
+        x[i] = slot[i] & 15 ? said[i] : 0;
+    VECTOR for (int i = 0; i < C; i++)
+        x[C + i] = (int16_t)((int16_t)((slot[i] >> 4) * ((slot[i] & 15) + 1)) >> 4);
+    int order = slot[3] & 15 ? 3 : slot[2] & 15 ? 2 : (slot[1] & 15) != 0;
+    x += 2 * C;
     if (s->base) {
+        int32_t lo = m->lo[node], hi = m->hi[node];
         uint64_t middle = below(s, mid), right = s->base[(hi - 1) >> 6] + s->local[hi - 1] - middle;
-        x[0] = clamp(log2_of(m, right) - log2_of(m, middle - below(s, lo)), 4095);
-        x[1] = linear22(squash(m, x[0] * 256) >> 2);
+        x[2 * G] = (int16_t)clamp(log2_of(m, right) - log2_of(m, middle - below(s, lo)), 4095);
+        x[2 * G + 1] = (int16_t)linear22(squash(m, x[2 * G] * 256) >> 2);
     }
-    x += 2;
-    int order = 0;
-    for (int i = 0; i < N_CTX; i++, x += 2) {
-        Slot slot = s->bucket[i][s->position];
-        int32_t n = slot & 15, p = (slot >> 4) ^ 2048;
-        Statistic *map = m->slot_map + (i * 16 + n) * 32 + m->quantized[p];
-        s->map[i] = n ? map : NULL;
-        x[0] = n ? stretch22(m, *map >> 10) : 0;
-        x[1] = n ? (p - 2048) * (n + 1) >> 4 : 0;
-        order = n && i <= 4 ? i : order;
-    }
-    int confidence = 0;
-    for (int e = 0; e < N_EXPERT; e++, x += 2) {
-        int32_t expected = s->expected[e], sign = expected >= mid ? 1 : -1, c;
-        if (expected < lo || expected >= hi) {
-            s->map[N_CTX + e] = NULL;
-            x[0] = x[1] = 0;
-            continue;
+    for (int g = 0; g < G; g++)
+        if (s->alive >> g & 1) {
+            uint32_t p = m->guess_map[s->row[g] + level] >> 10;
+            int32_t odds = clamp(log2_of(m, p + 1) - log2_of(m, (1 << 22) - p), 4095), linear = linear22(p);
+            x[g] = (int16_t)(s->guess[g] >= mid ? odds : -odds);
+            x[G + g] = (int16_t)(s->guess[g] >= mid ? linear : -linear);
         }
-        if (e < 2) {
-            int length = s->match[e].length, misses = s->match[e].misses;
-            c = (length < 16 ? length : length < 24 ? 16 : length < 32 ? 17 : length < 50 ? 18 : 19) * 4;
-            c += misses < 3 ? misses : 3;
-            if (e == 0)
-                confidence = 1 + (length > 2) + (length > 7) + (length > 15) + (length > 31);
-        } else
-            c = s->hits[e - 2];
-        Statistic *map = m->expert_map + (e * CONFIDENCES + c) * LEVELS + level;
-        uint32_t p = *map >> 10;
-        s->map[N_CTX + e] = map;
-        x[0] = sign * clamp(log2_of(m, p + 1) - log2_of(m, (1 << 22) - p), 4095);
-        x[1] = sign * linear22(p);
-    }
-    for (int i = 0; i < N_RUN; i++, x += 2) {
-        const Run *r = s->run[i];
-        if (r->count == 0 || r->token < lo || r->token >= hi) {
-            s->map[N_CTX + N_EXPERT + i] = NULL;
-            x[0] = x[1] = 0;
-            continue;
-        }
-        int n = r->count < RUN_LENGTHS ? r->count : RUN_LENGTHS - 1;
-        Statistic *map = m->run_map + (i * RUN_LENGTHS + n) * LEVELS + level;
-        s->map[N_CTX + N_EXPERT + i] = map;
-        int sign = r->token >= mid ? 1 : -1;
-        x[0] = sign * stretch22(m, *map >> 10);
-        x[1] = sign * linear22(*map >> 10);
-    }
-    x[0] = 256;
-    int near = (s->expected[2] >= lo && s->expected[2] < hi) * 2 + (s->expected[1] >= lo && s->expected[1] < hi);
-    int32_t chosen[N_SET] = {
-        (confidence * 4 + near) * 2 + (level > 3),
-        place_in(s->text.column, s->text.column_tokens, 8),
-        node < 1024 ? node : 1024 + level,
-        s->recent[0],
-        place_in(s->text.field, s->text.field_tokens, 4),
-    };
+    int confidence = s->alive & 1 ? s->confidence : 0;
+    if (parts->sets > 1)
+        s->weights[1] = weights_of(m, 1, node);
+    if (parts->sets > 4)
+        s->weights[4] = weights_of(m, 4, (confidence * 4 + (int)(s->alive >> 1 & 3)) * 2 + (level > 3));
     s->final_weights = m->final_weights + (order * 6 + confidence) * N_SET;
     int32_t z = 0;
-    for (int j = 0; j < N_SET; j++) {
-        s->weights[j] = m->weights + (int64_t)(m->set_start[j] + chosen[j]) * N_INPUT;
-        int32_t zj = clamp(dot(s->input, s->weights[j]), 16 * UNIT - 1);
+    for (int j = 0; j < parts->sets; j++) {
+        int32_t zj = clamp(dot(s->input, s->weights[j], n_input(parts)) >> 5, 16 * UNIT - 1);
         s->p_set[j] = squash(m, zj);
         s->stretched[j] = zj >> 8;
         z += (s->stretched[j] * (s->final_weights[j] >> 2)) >> 8;
     }
     uint32_t p = s->p_mixed = squash(m, z);
-    uint32_t u = (uint32_t)(clamp(z, 12 * UNIT - 1) + 12 * UNIT), part = u % UNIT;
-    uint64_t sum = (uint64_t)p * 18;
-    static const uint8_t share[N_APM] = {4, 6, 4};
-    for (int j = 0; j < N_APM; j++) {
+    uint32_t u = (uint32_t)(clamp(z, 12 * UNIT - 1) + 12 * UNIT), part = u % UNIT, rest = 32, sum = 0;
+    for (int j = 0; j < parts->apms; j++) {
         uint16_t *a = s->apm[j] + u / UNIT;
-        sum += (((uint64_t)a[0] * (UNIT - part) + (uint64_t)a[1] * part) >> 8) * share[j];
+        sum += ((a[0] * (UNIT - part) + a[1] * part) >> 8) * APM_SHARE; /* the products' sum < 2^32 */
+        rest -= APM_SHARE;
         s->apm[j] = a + (part >= UNIT / 2);
     }
-    p = (uint32_t)(sum >> 5);
-    s->p = p < 1 ? 1 : p > (1 << 24) - 1 ? (1 << 24) - 1 : p;
+    p = (sum + p * rest) >> 5;
+    return p < 1 ? 1 : p > (1 << 24) - 1 ? (1 << 24) - 1 : p;
 }
 
-static void update_lane(Mixer *m, Lane *s, int bit)
+INLINE void update_lane(Mixer *m, Lane *s, int bit, const Parts *parts)
 {
-    for (int i = 0; i < N_CTX; i++) {
-        Slot *slot = s->bucket[i] + s->position;
-        int32_t n = *slot & 15, p = (*slot >> 4) ^ 2048;
-        if (s->map[i])
-            learn(m, s->map[i], bit, 255);
-        p += (((bit ? 4095 : 0) - p) * m->rate[n] + (bit ? 65535 : 0)) >> 16;
-        *slot = (Slot)((p ^ 2048) << 4 | (n + (n < 12)));
-    }
-    int32_t mid = m->mid[s->node];
-    for (int e = 0; e < N_EXPERT; e++)
-        if (s->map[N_CTX + e])
-            learn(m, s->map[N_CTX + e], bit == (s->expected[e] >= mid), 255);
-    for (int i = 0; i < N_RUN; i++)
-        if (s->map[N_CTX + N_EXPERT + i])
-            learn(m, s->map[N_CTX + N_EXPERT + i], bit == (s->run[i]->token >= mid), 255);
-    int32_t target = bit ? (1 << 24) - 1 : 0;
-    int32_t rate = LEARN_FLOOR + (int32_t)(LEARN_EXTRA * 64 / (64 + (m->decisions >> 6)));
+    const int C = parts->contexts, G = parts->guesses;
+    int32_t mid = m->mid[s->node], position = s->position;
+    s->position = 2 * position + 1 + bit;
+    s->level++;
+    s->node = bit ? m->right[s->node] : m->left[s->node];
+    if (m->decisions % 64 == 0)
+        m->learning = LEARN_FLOOR + (int32_t)(LEARN_EXTRA * 64 / (64 + m->decisions / 64));
+    m->decisions++;
+    Slot slot[N_CTX];
+    Statistic statistic[N_CTX];
+    for (int i = 0; i < C; i++)
+        slot[i] = s->bucket[i][position];
+    if (s->level % GROUP == 0 && s->node >= 0)
+        approach_group(m, s, parts);
+    for (int i = 0; i < C; i++)
+        statistic[i] = m->slot_map[s->used[i]];
+    int16_t near = bit ? 2047 : -2048, up = bit ? 7 : 0;
+    VECTOR for (int i = 0; i < C; i++)
+        slot[i] = moved(slot[i], near, up);
+    int32_t target = bit ? RIGHT : WRONG;
+    VECTOR for (int i = 0; i < C; i++)
+        statistic[i] = learned(statistic[i], target);
+    for (int i = 0; i < C; i++)
+        s->bucket[i][position] = slot[i];
+    for (int i = 0; i < C; i++)
+        m->slot_map[s->used[i]] = statistic[i];
+    for (int j = 0; j < parts->apms; j++)
+        *s->apm[j] += ((bit ? 65535 + 31 : 0) - *s->apm[j]) >> 5;
+    target = bit ? (1 << 24) - 1 : 0;
     int32_t final_error = ((target - (int32_t)s->p_mixed) >> 6) * 2 >> 6;
-    for (int j = 0; j < N_SET; j++) {
-        int32_t error = ((target - (int32_t)s->p_set[j]) >> 6) * rate >> 8;
+    for (int j = 0; j < parts->sets; j++) {
+        int32_t error = (((target - (int32_t)s->p_set[j]) >> 6) * m->learning + 512) >> 10;
         if (error)
-            train(s->input, s->weights[j], error);
+            train(s->input, s->weights[j], (int16_t)error, n_input(parts));
         s->final_weights[j] =
             clamp(s->final_weights[j] + ((s->stretched[j] * final_error + (1 << 11)) >> 12), (1 << 20) - 1);
     }
-    for (int j = 0; j < N_APM; j++)
-        *s->apm[j] += ((bit ? 65535 + 31 : 0) - *s->apm[j]) >> 5;
-    m->decisions++;
-    s->position = 2 * s->position + 1 + bit;
-    s->level++;
-    s->node = bit ? m->right[s->node] : m->left[s->node];
+    for (int g = 0; g < G; g++)
+        if (s->alive >> g & 1) {
+            int right = bit == (s->guess[g] >= mid);
+            Statistic *p = &m->guess_map[s->row[g] + s->level - 1];
+            *p = learned(*p, right ? RIGHT : WRONG);
+            if (!right) {
+                s->alive &= ~(1u << g);
+                s->input[2 * C + g] = s->input[2 * C + G + g] = 0;
+            }
+        }
 }
 
-static void begin_step(Mixer *m, int n)
+INLINE void begin_lanes(Mixer *m, int n, int t, const Parts *parts)
 {
     const char *base = m->base.obj ? m->base.buf : NULL, *local = m->local.obj ? m->local.buf : NULL;
     m->n_active_lanes = n;
     for (int l = 0; l < n; l++) {
-        m->lanes[l].base = base ? (const uint64_t *)(base + l * m->base.strides[0]) : NULL;
-        m->lanes[l].local = local ? (const uint32_t *)(local + l * m->local.strides[0]) : NULL;
-        begin_token(m, &m->lanes[l], l);
+        Lane *s = &m->lanes[l];
+        s->base = base ? (const uint64_t *)(base + l * m->base.strides[0] + t * m->base.strides[1]) : NULL;
+        s->local = local ? (const uint32_t *)(local + l * m->local.strides[0] + t * m->local.strides[1]) : NULL;
+        begin_token(m, s, l, parts);
     }
 }
 
-/* The next level's probabilities, of the lanes whose token has not ended; returns how many. */
-static int predict_level(Mixer *m, uint32_t *k)
+INLINE int predict_lanes(Mixer *m, uint32_t *k, const Parts *parts)
 {
     int count = 0;
     for (int l = 0; l < m->n_active_lanes; l++)
         if (m->lanes[l].node >= 0 && m->lanes[l].level % GROUP == 0)
-            enter_group(m, &m->lanes[l]);
+            enter_group(m, &m->lanes[l], parts);
     for (int l = 0; l < m->n_active_lanes; l++)
-        if (m->lanes[l].node >= 0) {
-            predict_lane(m, &m->lanes[l]);
-            k[count++] = m->lanes[l].p;
-        }
+        if (m->lanes[l].node >= 0)
+            k[count++] = predict_lane(m, &m->lanes[l], parts);
     return count;
 }
 
-static void end_step(Mixer *m)
+INLINE void update_lanes(Mixer *m, const uint8_t *bit, const Parts *parts)
 {
     for (int l = 0; l < m->n_active_lanes; l++)
-        end_token(m, &m->lanes[l], l);
+        if (m->lanes[l].node >= 0)
+            update_lane(m, &m->lanes[l], *bit++, parts);
+}
+
+INLINE void end_lanes(Mixer *m, const Parts *parts)
+{
+    for (int l = 0; l < m->n_active_lanes; l++)
+        end_token(m, &m->lanes[l], l, parts);
+    for (int l = 0; l < m->n_active_lanes; l++)
+        find_matches(m, &m->lanes[l], l, parts);
     m->step++;
+}
+
+/* Each for all parts and for few, so that the compiler knows the numbers. */
+static void begin_full(Mixer *m, int n, int t) { begin_lanes(m, n, t, &FULL); }
+static void begin_light(Mixer *m, int n, int t) { begin_lanes(m, n, t, &LIGHT); }
+WIDE static int predict_full(Mixer *m, uint32_t *k) { return predict_lanes(m, k, &FULL); }
+WIDE static int predict_light(Mixer *m, uint32_t *k) { return predict_lanes(m, k, &LIGHT); }
+WIDE static void update_full(Mixer *m, const uint8_t *bit) { update_lanes(m, bit, &FULL); }
+WIDE static void update_light(Mixer *m, const uint8_t *bit) { update_lanes(m, bit, &LIGHT); }
+static void end_full(Mixer *m) { end_lanes(m, &FULL); }
+static void end_light(Mixer *m) { end_lanes(m, &LIGHT); }
+
+/* Step t of those whose weights the mixer holds begins. */
+static void begin_step(Mixer *m, int n, int t) { m->light ? begin_light(m, n, t) : begin_full(m, n, t); }
+
+/* The next level's probabilities, of the lanes whose token has not ended; returns how many. */
+static int predict_level(Mixer *m, uint32_t *k) { return m->light ? predict_light(m, k) : predict_full(m, k); }
+
+static void update_level(Mixer *m, const uint8_t *bit) { m->light ? update_light(m, bit) : update_full(m, bit); }
+
+static void end_step(Mixer *m) { m->light ? end_light(m) : end_full(m); }
+
+/* Memory of zeros that goes with the mixer, in large pages where there are such; NULL where there is none. */
+static void *zeros(Mixer *m, size_t size)
+{
+    size_t align = size >= HUGE_PAGE ? HUGE_PAGE : 64;
+    void *memory = m->memory[m->n_memory] = calloc(size + align, 1);
+    if (memory == NULL)
+        return NULL;
+    m->n_memory++;
+    void *start = (void *)(((uintptr_t)memory + align - 1) & ~(uintptr_t)(align - 1));
+#ifdef MADV_HUGEPAGE
+    if (align == HUGE_PAGE)
+        madvise(start, size / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
+#endif
+    return start;
+}
+
+static void *copy(Mixer *m, const Py_buffer *b)
+{
+    void *p = zeros(m, b->len);
+    return p ? memcpy(p, b->buf, b->len) : NULL;
 }
 
 static void mixer_free(Mixer *m)
 {
-    void *parts[] = {m->left, m->right, m->lo, m->mid, m->hi, m->text, m->start, m->table_memory, m->runs, m->slot_map,
-                     m->expert_map, m->run_map, m->weights, m->final_weights, m->apm_memory[0], m->apm_memory[1],
-                     m->apm_memory[2], m->match_table[0], m->match_table[1], m->indirect, m->history,
-                     m->lanes};
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        free(parts[i]);
+    for (int i = 0; i < m->n_memory; i++)
+        free(m->memory[i]);
+    free(m->history);
     free(m);
 }
 
@@ -605,70 +723,56 @@ static void capsule_free(PyObject *capsule)
     }
 }
 
-static void *copy(const Py_buffer *b)
-{
-    void *p = malloc(b->len ? b->len : 1);
-    return p ? memcpy(p, b->buf, b->len) : NULL;
-}
-
-static void *aligned(void *memory) { return (void *)(((uintptr_t)memory + 63) & ~(uintptr_t)63); }
-
 /* Everything but tree, pieces and tables: returns 0 where memory is lacking. */
 static int mixer_set_up(Mixer *m)
 {
-    static const int sets[N_SET] = {48, 8 * FIELDS, 1024 + LEVELS, 0, 4 * FIELDS};
+    const Parts *parts = m->light ? &LIGHT : &FULL;
+    const int sets[N_SET] = {m->vocab_size, m->n_node, 4 * FIELDS, 8 * FIELDS, 48};
     int n_sets = 0;
-    for (int j = 0; j < N_SET; j++) {
+    for (int j = 0; j < parts->sets; j++) {
         m->set_start[j] = n_sets;
-        n_sets += sets[j] ? sets[j] : m->vocab_size;
+        n_sets += sets[j];
     }
-    m->table_memory = calloc(((size_t)64 << m->table_bits) + 64, 1);
-    m->runs = calloc((size_t)N_RUN << m->run_bits, sizeof *m->runs);
-    m->slot_map = malloc(N_CTX * 512 * sizeof *m->slot_map);
-    m->expert_map = malloc(N_EXPERT * CONFIDENCES * LEVELS * sizeof *m->expert_map);
-    m->run_map = malloc(N_RUN * RUN_LENGTHS * LEVELS * sizeof *m->run_map);
-    m->weights = malloc((size_t)n_sets * N_INPUT * sizeof *m->weights);
-    m->final_weights = malloc(30 * N_SET * sizeof *m->final_weights);
+    m->table = zeros(m, (size_t)64 << m->table_bits);
+    m->runs = zeros(m, sizeof *m->runs * N_RUN << m->run_bits);
+    m->slot_map = zeros(m, N_CTX * 512 * sizeof *m->slot_map);
+    m->guess_map = zeros(m, N_GUESS * CONFIDENCES * LEVELS * sizeof *m->guess_map);
+    m->weights = zeros(m, (size_t)n_sets * N_INPUT * sizeof *m->weights);
+    m->final_weights = zeros(m, ORDERS * 6 * N_SET * sizeof *m->final_weights);
+    m->followers = zeros(m, sizeof *m->followers << m->follower_bits);
+    m->lanes = zeros(m, (size_t)m->n_lanes * sizeof *m->lanes);
+    m->k = zeros(m, (size_t)m->n_lanes * sizeof *m->k);
+    m->bit = zeros(m, (size_t)m->n_lanes);
     for (int e = 0; e < 2; e++)
-        m->match_table[e] = calloc((size_t)1 << m->match_bits, sizeof(int64_t));
-    m->indirect = calloc((size_t)2 << m->indirect_bits, sizeof *m->indirect);
-    m->lanes = calloc(m->n_lanes, sizeof *m->lanes);
-    int complete = m->table_memory && m->runs && m->slot_map && m->expert_map && m->run_map && m->weights &&
-                   m->final_weights && m->match_table[0] && m->match_table[1] && m->indirect && m->lanes;
+        m->match_table[e] = zeros(m, sizeof(int64_t) << m->match_bits);
     for (int j = 0; j < N_APM; j++) {
         size_t rows = j == 0 ? (size_t)m->n_node : (size_t)1 << APM_BITS;
-        m->apm_memory[j] = malloc(rows * APM_ROW * 2 + 64);
-        if (m->apm_memory[j] == NULL)
-            return 0;
-        m->apm[j] = aligned(m->apm_memory[j]);
-        for (size_t i = 0; i < rows * APM_ROW; i++) {
-            uint32_t p = squash(m, ((int32_t)(i % APM_ROW) - 12) * UNIT) >> 8;
-            m->apm[j][i] = (uint16_t)p;
-        }
+        m->apm[j] = zeros(m, rows * APM_ROW * sizeof(uint16_t));
+        for (size_t i = 0; m->apm[j] && i < rows * APM_ROW; i++)
+            m->apm[j][i] = (uint16_t)(squash(m, ((int32_t)(i % APM_ROW) - 12) * UNIT) >> 8);
     }
-    if (!complete)
+    if (m->n_memory < 21)
         return 0;
-    m->table = aligned(m->table_memory);
     for (int i = 0; i < 4096; i++) {
         int32_t q = (m->stretch_table[i] + 3072) / 192;
         m->quantized[i] = (uint8_t)(q < 0 ? 0 : q > 31 ? 31 : q);
     }
-    for (int i = 0; i < 1024; i++)
-        m->rate[i] = 131072 / (2 * i + 3);
     for (int i = 0; i < N_CTX * 512; i++)
         m->slot_map[i] = squash(m, (i % 32 * 192 + 96 - 3072) * 256) >> 2 << 10;
-    for (int i = 0; i < N_EXPERT * CONFIDENCES * LEVELS; i++) {
-        int e = i / (CONFIDENCES * LEVELS), c = i / LEVELS % CONFIDENCES;
-        m->expert_map[i] = squash(m, (e < 2 ? 256 + c / 4 * 100 : 512) * 256) >> 2 << 10;
+    for (int i = 0; i < N_GUESS * CONFIDENCES * LEVELS; i++) {
+        int g = i / (CONFIDENCES * LEVELS), c = i / LEVELS % CONFIDENCES;
+        m->guess_map[i] = squash(m, (g < 2 ? 256 + c / 4 * 100 : 512) * 256) >> 2 << 10;
     }
-    for (int i = 0; i < N_RUN * RUN_LENGTHS * LEVELS; i++)
-        m->run_map[i] = squash(m, 512 * 256) >> 2 << 10;
-    for (int64_t i = 0; i < (int64_t)n_sets * N_INPUT; i++) {
-        int k = i % N_INPUT;
-        m->weights[i] = k == 0 ? 1 << 18 : k % 2 == 0 && k < N_USED - 1 ? FIRST_WEIGHT << 10 : 0;
-    }
-    for (int i = 0; i < 30 * N_SET; i++)
-        m->final_weights[i] = (1 << 18) / N_SET;
+    int16_t first[N_INPUT] = {0};
+    for (int i = 0; i < parts->contexts; i++)
+        first[i] = FIRST_WEIGHT << 5;
+    for (int i = 0; i < parts->guesses; i++)
+        first[2 * parts->contexts + i] = FIRST_WEIGHT << 5;
+    first[2 * (parts->contexts + parts->guesses)] = 1 << 13;
+    for (int i = 0; i < n_sets; i++)
+        memcpy(m->weights + (int64_t)i * N_INPUT, first, sizeof first);
+    for (int i = 0; i < ORDERS * 6 * N_SET; i++)
+        m->final_weights[i] = (1 << 18) / parts->sets;
     for (int l = 0; l < m->n_lanes; l++) {
         Lane *s = &m->lanes[l];
         s->match[0].at = s->match[1].at = -1;
@@ -684,16 +788,16 @@ static int mixer_set_up(Mixer *m)
 }
 
 PyDoc_STRVAR(mixer_doc,
-"mixer(left, right, lo, mid, hi, text, start, log2, stretch, squash, n_lanes, table_bits, run_bits, match_bits,\n"
-"      indirect_bits) -> capsule\n\n"
-"A mixer that has learned nothing. Buffers: the tree (int32 [V-1] each), the pieces' bytes one after the other and\n"
+"mixer(left, right, lo, mid, hi, text, start, log2, stretch, squash, light, n_lanes, table_bits, run_bits, match_bits,\n"
+"      follower_bits) -> capsule\n\n"
+"A mixer that has learned nothing; light: of few parts. Buffers: the tree (int32 [V-1] each), the pieces' bytes one after the other and\n"
 "int32 [V+1] where they start, tables uint16 [1024], int16 [4096], uint32 [2562]; numbers of table entries as log2.");
 static PyObject *mixer_new(PyObject *self, PyObject *args)
 {
     Py_buffer b[10];
-    int n_lanes, table_bits, run_bits, match_bits, indirect_bits;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*y*y*y*y*iiiii", b, b + 1, b + 2, b + 3, b + 4, b + 5, b + 6, b + 7, b + 8,
-                          b + 9, &n_lanes, &table_bits, &run_bits, &match_bits, &indirect_bits))
+    int light, n_lanes, table_bits, run_bits, match_bits, follower_bits;
+    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*y*y*y*y*piiiii", b, b + 1, b + 2, b + 3, b + 4, b + 5, b + 6, b + 7, b + 8,
+                          b + 9, &light, &n_lanes, &table_bits, &run_bits, &match_bits, &follower_bits))
         return NULL;
     PyObject *capsule = NULL;
     Mixer *m = NULL;
@@ -702,7 +806,7 @@ static PyObject *mixer_new(PyObject *self, PyObject *args)
                b[8].len == 8192 && b[9].len == 10248 && n_lanes >= 1 && n_lanes <= 65536;
     for (int i = 1; i < 5; i++)
         fits = fits && b[i].len == n_node * 4;
-    const int bits[] = {table_bits, run_bits, match_bits, indirect_bits};
+    const int bits[] = {table_bits, run_bits, match_bits, follower_bits};
     for (int i = 0; i < 4; i++)
         fits = fits && bits[i] >= 4 && bits[i] <= 30;
     if (!fits) {
@@ -724,22 +828,23 @@ static PyObject *mixer_new(PyObject *self, PyObject *args)
     if (m != NULL) {
         m->n_node = (int)n_node;
         m->vocab_size = m->n_node + 1;
+        m->light = light;
         m->n_lanes = n_lanes;
         m->table_bits = table_bits;
         m->run_bits = run_bits;
         m->match_bits = match_bits;
-        m->indirect_bits = indirect_bits;
-        m->left = copy(b);
-        m->right = copy(b + 1);
-        m->lo = copy(b + 2);
-        m->mid = copy(b + 3);
-        m->hi = copy(b + 4);
-        m->text = copy(b + 5);
-        m->start = copy(b + 6);
+        m->follower_bits = follower_bits;
+        m->left = copy(m, b);
+        m->right = copy(m, b + 1);
+        m->lo = copy(m, b + 2);
+        m->mid = copy(m, b + 3);
+        m->hi = copy(m, b + 4);
+        m->text = copy(m, b + 5);
+        m->start = copy(m, b + 6);
         memcpy(m->log2_table, b[7].buf, sizeof m->log2_table);
         memcpy(m->stretch_table, b[8].buf, sizeof m->stretch_table);
         memcpy(m->squash_table, b[9].buf, sizeof m->squash_table);
-        if (m->left && m->right && m->lo && m->mid && m->hi && m->text && m->start && mixer_set_up(m))
+        if (m->n_memory == 7 && mixer_set_up(m))
             capsule = PyCapsule_New(m, "lmcompress.mixer", capsule_free);
         else
             PyErr_NoMemory();
@@ -753,16 +858,16 @@ done:
     return capsule;
 }
 
-/* Takes the weights of ids for a step of lanes 0..n-1 (None for no model) and makes room for its tokens.
+/* Takes the weights of ids for T steps of lanes 0..n-1 (None for no model) and makes room for their tokens.
  * Returns 0 with an error set, else 1. */
-static int prepare_step(Mixer *m, Py_ssize_t n, PyObject *base, PyObject *local)
+static int prepare(Mixer *m, Py_ssize_t n, Py_ssize_t T, PyObject *base, PyObject *local)
 {
     for (int l = 0; l < m->n_active_lanes; l++)
         if (m->lanes[l].node >= 0) {
             PyErr_SetString(PyExc_ValueError, "the step before has not ended");
             return 0;
         }
-    if (n < 1 || n > m->n_lanes) {
+    if (n < 1 || n > m->n_lanes || T < 1) {
         PyErr_SetString(PyExc_ValueError, "a step has 1 to n_lanes lanes");
         return 0;
     }
@@ -772,16 +877,17 @@ static int prepare_step(Mixer *m, Py_ssize_t n, PyObject *base, PyObject *local)
         if (PyObject_GetBuffer(base, &m->base, PyBUF_STRIDES) < 0 ||
             PyObject_GetBuffer(local, &m->local, PyBUF_STRIDES) < 0)
             return 0;
-        if (m->base.ndim != 2 || m->local.ndim != 2 || m->base.itemsize != 8 || m->local.itemsize != 4 ||
-            m->base.shape[0] != n || m->local.shape[0] != n || m->base.shape[1] != (m->vocab_size + 63) / 64 ||
-            m->local.shape[1] != m->vocab_size || (m->base.shape[1] > 1 && m->base.strides[1] != 8) ||
-            m->local.strides[1] != 4) {
-            PyErr_SetString(PyExc_ValueError, "weights are base uint64 [n, ceil(V/64)] and local uint32 [n, V], by rows");
+        const Py_ssize_t *b = m->base.shape, *l = m->local.shape;
+        if (m->base.ndim != 3 || m->local.ndim != 3 || m->base.itemsize != 8 || m->local.itemsize != 4 || b[0] != n ||
+            l[0] != n || b[1] != T || l[1] != T || b[2] != (m->vocab_size + 63) / 64 || l[2] != m->vocab_size ||
+            (b[2] > 1 && m->base.strides[2] != 8) || m->local.strides[2] != 4) {
+            PyErr_SetString(PyExc_ValueError,
+                            "weights are base uint64 [n, T, ceil(V/64)] and local uint32 [n, T, V], by rows");
             return 0;
         }
     }
-    if ((m->step + 1) * m->n_lanes > m->capacity) {
-        int64_t capacity = 2 * (m->step + 1) * m->n_lanes + 1024;
+    if ((m->step + T) * m->n_lanes > m->capacity) {
+        int64_t capacity = 2 * (m->step + T) * m->n_lanes + 1024;
         uint16_t *history = realloc(m->history, (size_t)capacity * sizeof *history);
         if (history == NULL) {
             PyErr_NoMemory();
@@ -798,7 +904,7 @@ static Mixer *mixer_of(PyObject *capsule) { return PyCapsule_GetPointer(capsule,
 
 PyDoc_STRVAR(begin_doc,
 "mixer_begin(mixer, base, local, n)\n\n"
-"A step of lanes 0..n-1 begins; base uint64 [n, ceil(V/64)] and local uint32 [n, V] are the model's, or both None.");
+"A step of lanes 0..n-1 begins; base uint64 [n, 1, ceil(V/64)] and local uint32 [n, 1, V] are the model's, or both None.");
 static PyObject *mixer_begin(PyObject *self, PyObject *args)
 {
     PyObject *capsule, *base, *local;
@@ -806,10 +912,10 @@ static PyObject *mixer_begin(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "OOOn", &capsule, &base, &local, &n))
         return NULL;
     Mixer *m = mixer_of(capsule);
-    if (m == NULL || !prepare_step(m, n, base, local))
+    if (m == NULL || !prepare(m, n, 1, base, local))
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    begin_step(m, (int)n);
+    begin_step(m, (int)n, 0);
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
@@ -864,15 +970,12 @@ static PyObject *mixer_update(PyObject *self, PyObject *args)
         PyBuffer_Release(&bits);
         return NULL;
     }
-    const uint8_t *bit = bits.buf;
     Py_BEGIN_ALLOW_THREADS
-    for (int l = 0; l < m->n_active_lanes; l++)
-        if (m->lanes[l].node >= 0) {
-            update_lane(m, &m->lanes[l], *bit++ != 0);
-            active -= m->lanes[l].node < 0;
-        }
+    for (int i = 0; i < active; i++)
+        m->bit[i] = ((const uint8_t *)bits.buf)[i] != 0;
+    update_level(m, m->bit);
     m->predicted = 0;
-    if (active == 0)
+    if (count_active(m) == 0)
         end_step(m);
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&bits);
@@ -898,42 +1001,105 @@ static PyObject *mixer_tokens(PyObject *self, PyObject *capsule)
     return result;
 }
 
+/* A buffer int32 [n, T] of tokens. Returns 0 with an error set where it is none. */
+static int take_tokens(PyObject *object, Py_buffer *tokens, int flags)
+{
+    if (PyObject_GetBuffer(object, tokens, flags | PyBUF_STRIDES) < 0)
+        return 0;
+    if (tokens->ndim == 2 && tokens->itemsize == 4)
+        return 1;
+    PyBuffer_Release(tokens);
+    PyErr_SetString(PyExc_ValueError, "tokens are int32 [n, T]");
+    return 0;
+}
+
+static int32_t *token_at(const Py_buffer *tokens, Py_ssize_t l, Py_ssize_t t)
+{
+    return (int32_t *)(void *)((char *)tokens->buf + l * tokens->strides[0] + t * tokens->strides[1]);
+}
+
 PyDoc_STRVAR(encode_doc,
-"mixer_encode(mixer, base, local, tokens: int32 [n], k: uint32 [24 n], bits: uint8 [24 n]) -> int\n\n"
-"A whole step of known tokens: writes its decisions in coding order, returns how many they are.");
+"mixer_encode(mixer, base, local, tokens: int32 [n, T], k: uint32 [24 n T], bits: uint8 [24 n T]) -> int\n\n"
+"Whole steps of known tokens: writes their decisions in coding order, returns how many they are.");
 static PyObject *mixer_encode(PyObject *self, PyObject *args)
 {
-    PyObject *capsule, *base, *local;
+    PyObject *capsule, *base, *local, *known;
     Py_buffer tokens, k, bits;
-    if (!PyArg_ParseTuple(args, "OOOy*w*w*", &capsule, &base, &local, &tokens, &k, &bits))
+    if (!PyArg_ParseTuple(args, "OOOOw*w*", &capsule, &base, &local, &known, &k, &bits))
         return NULL;
     Mixer *m = mixer_of(capsule);
-    Py_ssize_t n = tokens.len / 4, count = -1;
-    const int32_t *token = tokens.buf;
-    int valid = m != NULL && k.len >= n * 24 * 4 && bits.len >= n * 24;
-    for (Py_ssize_t l = 0; valid && l < n; l++)
-        valid = token[l] >= 0 && token[l] < m->vocab_size;
-    if (m != NULL && !valid)
+    Py_ssize_t count = -1;
+    if (m == NULL || !take_tokens(known, &tokens, 0))
+        goto done;
+    Py_ssize_t n = tokens.shape[0], T = tokens.shape[1];
+    int valid = k.len / 4 >= n * T * 24 && bits.len >= n * T * 24;
+    for (Py_ssize_t l = 0; l < n; l++)
+        for (Py_ssize_t t = 0; t < T; t++)
+            valid = valid && *token_at(&tokens, l, t) >= 0 && *token_at(&tokens, l, t) < m->vocab_size;
+    if (!valid)
         PyErr_SetString(PyExc_ValueError, "tokens outside the vocabulary, or too little room for their decisions");
-    if (valid && prepare_step(m, n, base, local)) {
+    if (valid && prepare(m, n, T, base, local)) {
         uint32_t *out = k.buf;
         uint8_t *bit = bits.buf;
         count = 0;
         Py_BEGIN_ALLOW_THREADS
-        begin_step(m, (int)n);
-        for (int active; (active = predict_level(m, out + count)) > 0;)
-            for (int l = 0; l < n; l++)
-                if (m->lanes[l].node >= 0) {
-                    bit[count] = token[l] >= m->mid[m->lanes[l].node];
-                    update_lane(m, &m->lanes[l], bit[count++]);
-                }
-        end_step(m);
+        for (Py_ssize_t t = 0; t < T; t++) {
+            begin_step(m, (int)n, (int)t);
+            for (int active; (active = predict_level(m, out + count)) > 0; count += active) {
+                uint8_t *next = bit + count;
+                for (Py_ssize_t l = 0; l < n; l++)
+                    if (m->lanes[l].node >= 0)
+                        *next++ = *token_at(&tokens, l, t) >= m->mid[m->lanes[l].node];
+                update_level(m, bit + count);
+            }
+            end_step(m);
+        }
         Py_END_ALLOW_THREADS
     }
     PyBuffer_Release(&tokens);
+done:
     PyBuffer_Release(&k);
     PyBuffer_Release(&bits);
     return count < 0 ? NULL : PyLong_FromSsize_t(count);
+}
+
+PyDoc_STRVAR(decode_doc,
+"mixer_decode(mixer, decoder, base, local, tokens: writable int32 [n, T]) -> bool\n\n"
+"Whole steps, their decisions read by a range_decoder; False when no encoder writes such data.");
+static PyObject *mixer_decode(PyObject *self, PyObject *args)
+{
+    PyObject *capsule, *decoder, *base, *local, *wanted;
+    Py_buffer tokens;
+    if (!PyArg_ParseTuple(args, "OOOOO", &capsule, &decoder, &base, &local, &wanted))
+        return NULL;
+    Mixer *m = mixer_of(capsule);
+    RangeDecoder *coder = m ? PyCapsule_GetPointer(decoder, RANGE_DECODER) : NULL;
+    if (coder == NULL || !take_tokens(wanted, &tokens, PyBUF_WRITABLE))
+        return NULL;
+    Py_ssize_t n = tokens.shape[0], T = tokens.shape[1];
+    int ready = prepare(m, n, T, base, local), possible = 1;
+    if (ready) {
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t t = 0; t < T && possible; t++) {
+            begin_step(m, (int)n, (int)t);
+            for (int active; possible && (active = predict_level(m, m->k)) > 0;) {
+                for (int i = 0; i < active && possible; i++) {
+                    int bit = range_bit(coder, m->k[i]);
+                    possible = bit >= 0;
+                    m->bit[i] = bit > 0;
+                }
+                if (possible)
+                    update_level(m, m->bit);
+            }
+            if (possible)
+                end_step(m);
+            for (Py_ssize_t l = 0; l < n && possible; l++)
+                *token_at(&tokens, l, t) = ~m->lanes[l].node;
+        }
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&tokens);
+    return ready ? PyBool_FromLong(possible) : NULL;
 }
 
 static PyMethodDef methods[] = {
@@ -943,6 +1109,7 @@ static PyMethodDef methods[] = {
     {"mixer_update", mixer_update, METH_VARARGS, update_doc},
     {"mixer_tokens", mixer_tokens, METH_O, tokens_doc},
     {"mixer_encode", mixer_encode, METH_VARARGS, encode_doc},
+    {"mixer_decode", mixer_decode, METH_VARARGS, decode_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -3,11 +3,9 @@
  * Knows: decisions and their probabilities k / 2^24. Does not know: what is decided.
  * Same bytes as coder.py's plain coder, and as constriction's RangeEncoder with Bernoulli(perfect=False). */
 #include "native.h"
+#include "rangecoder.h"
 #include <stdlib.h>
 #include <string.h>
-
-#define ONE (1u << 24)  /* k of certainty, which no decision has */
-#define HALF (1u << 23)
 
 typedef struct {
     uint64_t low;   /* the code lies in [low, low + range) below the words written */
@@ -15,16 +13,6 @@ typedef struct {
     uint32_t *word; /* [room], n of them written: the code's leading digits, base 2^32 */
     size_t n, room;
 } Encoder;
-
-typedef struct {
-    uint64_t offset; /* code - low, < range for data that an encoder wrote */
-    uint64_t range;  /* >= 2^32 between decisions */
-    PyObject *data;  /* bytes */
-    size_t at;       /* next byte to read, may pass the end: zeros follow the data */
-} Decoder;
-
-/* Of the 2^24 parts of an interval, how many bit 0 gets; 1 <= zeros(k) < 2^24 for 0 < k < 2^24. */
-static inline uint32_t zeros(uint32_t k) { return ONE - k - (k < HALF); }
 
 static void encoder_free(PyObject *capsule)
 {
@@ -37,7 +25,7 @@ static void encoder_free(PyObject *capsule)
 
 static void decoder_free(PyObject *capsule)
 {
-    Decoder *coder = PyCapsule_GetPointer(capsule, "lmcompress.range_decoder");
+    RangeDecoder *coder = PyCapsule_GetPointer(capsule, RANGE_DECODER);
     if (coder == NULL)
         return;
     Py_DECREF(coder->data);
@@ -105,7 +93,7 @@ static PyObject *encode(PyObject *self, PyObject *args)
             PyErr_SetString(PyExc_ValueError, "k must be 1 to 2^24 - 1 and a bit 0 or 1");
             goto done;
         }
-        uint64_t scale = range >> 24, split = scale * zeros(k[i]);
+        uint64_t scale = range >> 24, split = scale * zeros_of(k[i]);
         if (bit[i]) {
             range = (scale << 24) - split;
             low += split;
@@ -150,36 +138,22 @@ static PyObject *state(PyObject *self, PyObject *capsule)
     return Py_BuildValue("NKK", words, (unsigned long long)coder->low, (unsigned long long)coder->range);
 }
 
-/* The next word of the data, zeros after its end. */
-static uint32_t read_word(Decoder *coder)
-{
-    const uint8_t *data = (const uint8_t *)PyBytes_AS_STRING(coder->data);
-    size_t size = PyBytes_GET_SIZE(coder->data), at = coder->at;
-    if (at >= size)
-        return 0;
-    uint32_t word = 0;
-    for (size_t j = 0; j < 4; j++)
-        word = word << 8 | (at + j < size ? data[at + j] : 0);
-    coder->at = at + 4;
-    return word;
-}
-
 PyDoc_STRVAR(decoder_doc, "range_decoder(data: bytes) -> capsule\n\nA decoder at the start of `data`.");
 static PyObject *decoder_new(PyObject *self, PyObject *args)
 {
     PyObject *data;
     if (!PyArg_ParseTuple(args, "S", &data))
         return NULL;
-    Decoder *coder = calloc(1, sizeof *coder);
-    PyObject *capsule = coder ? PyCapsule_New(coder, "lmcompress.range_decoder", decoder_free) : NULL;
+    RangeDecoder *coder = calloc(1, sizeof *coder);
+    PyObject *capsule = coder ? PyCapsule_New(coder, RANGE_DECODER, decoder_free) : NULL;
     if (capsule == NULL) {
         free(coder);
         return PyErr_NoMemory();
     }
     coder->data = Py_NewRef(data);
     coder->range = UINT64_MAX;
-    coder->offset = (uint64_t)read_word(coder) << 32;
-    coder->offset |= read_word(coder);
+    coder->offset = (uint64_t)range_word(coder) << 32;
+    coder->offset |= range_word(coder);
     return capsule;
 }
 
@@ -193,7 +167,7 @@ static PyObject *decode(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "Oy*w*", &capsule, &ks, &bits))
         return NULL;
     PyObject *result = NULL;
-    Decoder *coder = PyCapsule_GetPointer(capsule, "lmcompress.range_decoder");
+    RangeDecoder *coder = PyCapsule_GetPointer(capsule, RANGE_DECODER);
     if (coder == NULL)
         goto done;
     size_t n = bits.len;
@@ -208,21 +182,12 @@ static PyObject *decode(PyObject *self, PyObject *args)
             PyErr_SetString(PyExc_ValueError, "k must be 1 to 2^24 - 1");
             goto done;
         }
-        uint64_t scale = coder->range >> 24, split = scale * zeros(k[i]);
-        if (coder->offset >= scale << 24) { /* in the part of the interval that rounding leaves unused */
+        int came = range_bit(coder, k[i]);
+        if (came < 0) {
             result = Py_NewRef(Py_False);
             goto done;
         }
-        bit[i] = coder->offset >= split;
-        if (bit[i]) {
-            coder->offset -= split;
-            coder->range = (scale << 24) - split;
-        } else
-            coder->range = split;
-        if (coder->range >> 32 == 0) { /* then offset < 2^32 too */
-            coder->offset = coder->offset << 32 | read_word(coder);
-            coder->range <<= 32;
-        }
+        bit[i] = (uint8_t)came;
     }
     result = Py_NewRef(Py_True);
 done:
