@@ -141,6 +141,7 @@ class Predictor:
                 n_lanes,
                 n_tokens,
                 engines.config.light,
+                self.network is not None,
             )
 
     def encode(self, previous: np.ndarray, tokens: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

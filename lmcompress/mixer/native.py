@@ -12,7 +12,7 @@ import numpy as np
 from lmcompress import _native
 from lmcompress.coder import IMPOSSIBLE, Decoder
 from lmcompress.errors import CorruptError
-from lmcompress.mixer import reference
+from lmcompress.mixer import prior, reference
 from lmcompress.mixer.tables import LOG2, SQUASH, STRETCH, sizes
 from lmcompress.tree import MAX_DEPTH, Tree
 
@@ -22,12 +22,32 @@ class Mixer:
     2^`mixer_bits` bytes. `pieces[i]` are the bytes of id i. See `reference.Mixer`."""
 
     def __init__(
-        self, tree: Tree, pieces: Sequence[bytes], mixer_bits: int, n_lanes: int, n_tokens: int, light: bool = False
+        self,
+        tree: Tree,
+        pieces: Sequence[bytes],
+        mixer_bits: int,
+        n_lanes: int,
+        n_tokens: int,
+        light: bool = False,
+        network: bool = False,
+        first: prior.Learned | None = None,
     ) -> None:
+        first = first or prior.first(light, network, tree.vocab_size)
+        learned = (first.slot_map, first.guess_map, first.weights, first.final_weights)
         start = np.cumsum([0, *map(len, pieces)]).astype(np.int32)
         edges = (tree.left, tree.right, tree.lo, tree.mid, tree.hi)
         self._mixer = _native.mixer(
-            *edges, b"".join(pieces), start, LOG2, STRETCH, SQUASH, light, n_lanes, *sizes(mixer_bits, n_tokens)
+            *edges, b"".join(pieces), start, LOG2, STRETCH, SQUASH, *learned, light, n_lanes, *sizes(mixer_bits, n_tokens)
+        )
+
+    def learned(self) -> prior.Learned:
+        """What it knows by now."""
+        slots, guesses, weights, final = _native.mixer_learned(self._mixer)
+        return prior.Learned(
+            np.frombuffer(slots, np.uint32).reshape(-1, 512),
+            np.frombuffer(guesses, np.uint32).reshape(-1, prior.CONFIDENCES, prior.LEVELS),
+            np.frombuffer(weights, np.int16).reshape(-1, prior.WIDTH),
+            np.frombuffer(final, np.int32).reshape(prior.ORDERS, prior.MOST_SETS),
         )
 
     def begin(self, base: np.ndarray | None, local: np.ndarray | None, n: int) -> None:

@@ -9,47 +9,29 @@ in 1/UNIT where they are sums. Indices into history are step * n_lanes + lane.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lmcompress.coder import Decoder
+from lmcompress.mixer import prior
+from lmcompress.mixer.prior import CONFIDENCES, FIELDS, FULL, LEVELS, LIGHT
 from lmcompress.mixer.tables import LOG2, SQUASH, STRETCH, sizes
 from lmcompress.tree import Tree
 
 
-@dataclass(frozen=True)
-class Parts:
-    """How many there are of each kind; the light mixer has the first ones."""
-
-    contexts: int  # with a slot for each node
-    guesses: int  # expected tokens: long match, short match, line above by field and by column; then runs
-    sets: int  # weight sets that predict side by side: by last token, node, field, column, match
-    apms: int
-
-    @property
-    def model(self) -> int:
-        """Index of the model's inputs, behind those of contexts (twice) and guesses (twice); the constant follows."""
-        return 2 * (self.contexts + self.guesses)
-
-
-FULL, LIGHT = Parts(16, 8, 5, 2), Parts(8, 5, 2, 1)
 EXPECTED = 4  # guesses that are no runs
 REMEMBERS = (1, 2, 4, 6)  # contexts whose runs remember the token that came last
 HISTORY = 6
-FIELDS = 128
 LINE = 256
 GROUP = 4
 APM_BITS = 12
 APM_SHARE = 10  # of 32
-CONFIDENCES = 80
-LEVELS = 32
 RUN_LENGTHS = 16
 MATCH_LENGTHS = (6, 2)  # tokens hashed to find the long and the short match
 MATCH_MAX = 40
 LEARN_FLOOR, LEARN_EXTRA = 16, 100
-FIRST_WEIGHT = 25
+FIRST_DECISIONS = 4096  # as many as if they were made: the rate of learning starts lower
 UNIT = 65536
 ONE = 1 << 13  # of a weight
 MASK = (1 << 64) - 1
@@ -106,10 +88,10 @@ def decode(mixer: Any, coder: Decoder, base: np.ndarray | None, local: np.ndarra
 class Statistics:
     """Adaptive probabilities that a bit is 1: 22 bits and a count, which moves them fast at first."""
 
-    def __init__(self, odds: Sequence[int]) -> None:
-        """`odds`: log2 odds to begin with, in 1/256."""
-        self.p = [squash(z * 256) >> 2 for z in odds]
-        self.n = [0] * len(self.p)
+    def __init__(self, first: np.ndarray) -> None:
+        """`first` uint32: p << 10 | n."""
+        self.p = (first.ravel() >> 10).tolist()
+        self.n = (first.ravel() & 1023).tolist()
 
     def learn(self, i: int, bit: int) -> None:
         target = (1 << 22) - 1 if bit else 127  # not 0, since steps round down
@@ -237,8 +219,17 @@ class Mixer:
     k uint32 in [1, 2^24 - 1]: P(bit = 1) = k / 2^24. Raises ValueError for calls out of order."""
 
     def __init__(
-        self, tree: Tree, pieces: Sequence[bytes], mixer_bits: int, n_lanes: int, n_tokens: int, light: bool = False
+        self,
+        tree: Tree,
+        pieces: Sequence[bytes],
+        mixer_bits: int,
+        n_lanes: int,
+        n_tokens: int,
+        light: bool = False,
+        network: bool = False,
+        first: prior.Learned | None = None,
     ) -> None:
+        first = first or prior.first(light, network, tree.vocab_size)
         self.tree, self.pieces, self.n_lanes = tree, pieces, n_lanes
         self.parts = parts = LIGHT if light else FULL
         V = tree.vocab_size
@@ -248,20 +239,14 @@ class Mixer:
         self.runs: list[dict[int, Run]] = [{} for _ in REMEMBERS]
         self.match_table: tuple[dict[int, int], dict[int, int]] = ({}, {})
         self.followers: dict[int, int] = {}
-        self.slot_map = Statistics([q * 192 + 96 - 3072 for _ in range(parts.contexts * 16) for q in range(32)])
-        lengths = [256 + c // 4 * 100 for c in range(CONFIDENCES)]
-        odds = lengths + lengths + [512] * (parts.guesses - 2) * CONFIDENCES
-        self.guess_map = Statistics([z for z in odds for _ in range(LEVELS)])
-        first = np.zeros(parts.model + 3, np.int64)
-        first[: parts.contexts] = first[2 * parts.contexts :][: parts.guesses] = FIRST_WEIGHT * ONE >> 8
-        first[parts.model] = ONE
-        sizes_of_sets = (V, V - 1, 4 * FIELDS, 8 * FIELDS, 48)[: parts.sets]
-        self.weights = [np.tile(first, (n, 1)) for n in sizes_of_sets]
-        self.final_weights = [[(1 << 18) // parts.sets] * parts.sets for _ in range(24)]
+        self.slot_map, self.guess_map = Statistics(first.slot_map), Statistics(first.guess_map)
+        ends = np.cumsum(parts.rows(V))[:-1]
+        self.weights = np.split(first.weights[:, : parts.inputs].astype(np.int64), ends)
+        self.final_weights = first.final_weights[:, : parts.sets].tolist()
         row = [squash((q - 12) * UNIT) >> 8 for q in range(25)]
         self.apm = [[list(row) for _ in range(n)] for n in (V - 1, 1 << APM_BITS)[: parts.apms]]
         self.history: list[int] = []
-        self.step = self.decisions = 0
+        self.step, self.decisions = 0, FIRST_DECISIONS
         self.lanes = [Lane(number) for number in range(n_lanes)]
         self.in_step: list[Lane] = []
         self.predicted: list[Lane] = []

@@ -37,7 +37,7 @@
 #define WRONG 127           /* not 0: what is left of a step that rounds down */
 #define LEARN_FLOOR 16
 #define LEARN_EXTRA 100
-#define FIRST_WEIGHT 25     /* of every input but the model's, whose is 256 */
+#define FIRST_DECISIONS 4096 /* as many as if they were made: the rate of learning starts lower */
 #define UNIT 65536          /* of the stretched domain, outside the inputs: one bit of log2 odds */
 #define HUGE_PAGE (1 << 21)
 
@@ -572,6 +572,11 @@ INLINE uint32_t predict_lane(Mixer *m, Lane *s, const Parts *parts)
     return p < 1 ? 1 : p > (1 << 24) - 1 ? (1 << 24) - 1 : p;
 }
 
+INLINE int32_t learning_rate(const Mixer *m)
+{
+    return LEARN_FLOOR + (int32_t)(LEARN_EXTRA * 64 / (64 + m->decisions / 64));
+}
+
 INLINE void update_lane(Mixer *m, Lane *s, int bit, const Parts *parts)
 {
     const int C = parts->contexts, G = parts->guesses;
@@ -580,7 +585,7 @@ INLINE void update_lane(Mixer *m, Lane *s, int bit, const Parts *parts)
     s->level++;
     s->node = bit ? m->right[s->node] : m->left[s->node];
     if (m->decisions % 64 == 0)
-        m->learning = LEARN_FLOOR + (int32_t)(LEARN_EXTRA * 64 / (64 + m->decisions / 64));
+        m->learning = learning_rate(m);
     m->decisions++;
     Slot slot[N_CTX];
     Statistic statistic[N_CTX];
@@ -723,22 +728,25 @@ static void capsule_free(PyObject *capsule)
     }
 }
 
+/* How many rows weight set j has. */
+static int set_rows(int n_node, int j)
+{
+    const int rows[N_SET] = {n_node + 1, n_node, 4 * FIELDS, 8 * FIELDS, 48};
+    return rows[j];
+}
+
 /* Everything but tree, pieces and tables: returns 0 where memory is lacking. */
-static int mixer_set_up(Mixer *m)
+static int mixer_set_up(Mixer *m, const Py_buffer *first)
 {
     const Parts *parts = m->light ? &LIGHT : &FULL;
-    const int sets[N_SET] = {m->vocab_size, m->n_node, 4 * FIELDS, 8 * FIELDS, 48};
-    int n_sets = 0;
-    for (int j = 0; j < parts->sets; j++) {
-        m->set_start[j] = n_sets;
-        n_sets += sets[j];
-    }
+    for (int j = 0, n = 0; j < parts->sets; n += set_rows(m->n_node, j++))
+        m->set_start[j] = n;
     m->table = zeros(m, (size_t)64 << m->table_bits);
     m->runs = zeros(m, sizeof *m->runs * N_RUN << m->run_bits);
-    m->slot_map = zeros(m, N_CTX * 512 * sizeof *m->slot_map);
-    m->guess_map = zeros(m, N_GUESS * CONFIDENCES * LEVELS * sizeof *m->guess_map);
-    m->weights = zeros(m, (size_t)n_sets * N_INPUT * sizeof *m->weights);
-    m->final_weights = zeros(m, ORDERS * 6 * N_SET * sizeof *m->final_weights);
+    m->slot_map = zeros(m, first[0].len);
+    m->guess_map = zeros(m, first[1].len);
+    m->weights = zeros(m, first[2].len);
+    m->final_weights = zeros(m, first[3].len);
     m->followers = zeros(m, sizeof *m->followers << m->follower_bits);
     m->lanes = zeros(m, (size_t)m->n_lanes * sizeof *m->lanes);
     m->k = zeros(m, (size_t)m->n_lanes * sizeof *m->k);
@@ -757,22 +765,12 @@ static int mixer_set_up(Mixer *m)
         int32_t q = (m->stretch_table[i] + 3072) / 192;
         m->quantized[i] = (uint8_t)(q < 0 ? 0 : q > 31 ? 31 : q);
     }
-    for (int i = 0; i < N_CTX * 512; i++)
-        m->slot_map[i] = squash(m, (i % 32 * 192 + 96 - 3072) * 256) >> 2 << 10;
-    for (int i = 0; i < N_GUESS * CONFIDENCES * LEVELS; i++) {
-        int g = i / (CONFIDENCES * LEVELS), c = i / LEVELS % CONFIDENCES;
-        m->guess_map[i] = squash(m, (g < 2 ? 256 + c / 4 * 100 : 512) * 256) >> 2 << 10;
-    }
-    int16_t first[N_INPUT] = {0};
-    for (int i = 0; i < parts->contexts; i++)
-        first[i] = FIRST_WEIGHT << 5;
-    for (int i = 0; i < parts->guesses; i++)
-        first[2 * parts->contexts + i] = FIRST_WEIGHT << 5;
-    first[2 * (parts->contexts + parts->guesses)] = 1 << 13;
-    for (int i = 0; i < n_sets; i++)
-        memcpy(m->weights + (int64_t)i * N_INPUT, first, sizeof first);
-    for (int i = 0; i < ORDERS * 6 * N_SET; i++)
-        m->final_weights[i] = (1 << 18) / parts->sets;
+    memcpy(m->slot_map, first[0].buf, first[0].len);
+    memcpy(m->guess_map, first[1].buf, first[1].len);
+    memcpy(m->weights, first[2].buf, first[2].len);
+    memcpy(m->final_weights, first[3].buf, first[3].len);
+    m->decisions = FIRST_DECISIONS;
+    m->learning = learning_rate(m);
     for (int l = 0; l < m->n_lanes; l++) {
         Lane *s = &m->lanes[l];
         s->match[0].at = s->match[1].at = -1;
@@ -788,16 +786,16 @@ static int mixer_set_up(Mixer *m)
 }
 
 PyDoc_STRVAR(mixer_doc,
-"mixer(left, right, lo, mid, hi, text, start, log2, stretch, squash, light, n_lanes, table_bits, run_bits, match_bits,\n"
-"      follower_bits) -> capsule\n\n"
-"A mixer that has learned nothing; light: of few parts. Buffers: the tree (int32 [V-1] each), the pieces' bytes one after the other and\n"
+"mixer(left, right, lo, mid, hi, text, start, log2, stretch, squash, slot_map, guess_map, weights, final_weights, light,\n"
+"      n_lanes, table_bits, run_bits, match_bits, follower_bits) -> capsule\n\n"
+"A mixer that knows what prior.Learned holds; light: of few parts. Buffers: the tree (int32 [V-1] each), the pieces' bytes one after the other and\n"
 "int32 [V+1] where they start, tables uint16 [1024], int16 [4096], uint32 [2562]; numbers of table entries as log2.");
 static PyObject *mixer_new(PyObject *self, PyObject *args)
 {
-    Py_buffer b[10];
+    Py_buffer b[14];
     int light, n_lanes, table_bits, run_bits, match_bits, follower_bits;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*y*y*y*y*piiiii", b, b + 1, b + 2, b + 3, b + 4, b + 5, b + 6, b + 7, b + 8,
-                          b + 9, &light, &n_lanes, &table_bits, &run_bits, &match_bits, &follower_bits))
+    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*y*y*y*y*y*y*y*y*piiiii", b, b + 1, b + 2, b + 3, b + 4, b + 5, b + 6, b + 7, b + 8,
+                          b + 9, b + 10, b + 11, b + 12, b + 13, &light, &n_lanes, &table_bits, &run_bits, &match_bits, &follower_bits))
         return NULL;
     PyObject *capsule = NULL;
     Mixer *m = NULL;
@@ -806,6 +804,19 @@ static PyObject *mixer_new(PyObject *self, PyObject *args)
                b[8].len == 8192 && b[9].len == 10248 && n_lanes >= 1 && n_lanes <= 65536;
     for (int i = 1; i < 5; i++)
         fits = fits && b[i].len == n_node * 4;
+    const Parts *parts = light ? &LIGHT : &FULL;
+    Py_ssize_t rows = 0;
+    for (int j = 0; fits && j < parts->sets; j++)
+        rows += set_rows((int)n_node, j);
+    fits = fits && b[10].len == parts->contexts * 512 * 4 && b[11].len == parts->guesses * CONFIDENCES * LEVELS * 4 &&
+           b[12].len == rows * N_INPUT * 2 && b[13].len == ORDERS * 6 * N_SET * 4;
+    const int16_t *weight = b[12].buf;
+    int most = 0;
+    for (Py_ssize_t i = 0; fits && i < rows * N_INPUT; i++)
+        most = weight[i] > most ? weight[i] : -weight[i] > most ? -weight[i] : most;
+    for (Py_ssize_t i = 0; fits && i < ORDERS * 6 * N_SET; i++)
+        fits = ((const int32_t *)b[13].buf)[i] < 1 << 20 && ((const int32_t *)b[13].buf)[i] > -(1 << 20);
+    fits = fits && most <= 1 << 14;
     const int bits[] = {table_bits, run_bits, match_bits, follower_bits};
     for (int i = 0; i < 4; i++)
         fits = fits && bits[i] >= 4 && bits[i] <= 30;
@@ -844,14 +855,14 @@ static PyObject *mixer_new(PyObject *self, PyObject *args)
         memcpy(m->log2_table, b[7].buf, sizeof m->log2_table);
         memcpy(m->stretch_table, b[8].buf, sizeof m->stretch_table);
         memcpy(m->squash_table, b[9].buf, sizeof m->squash_table);
-        if (m->n_memory == 7 && mixer_set_up(m))
+        if (m->n_memory == 7 && mixer_set_up(m, b + 10))
             capsule = PyCapsule_New(m, "lmcompress.mixer", capsule_free);
         else
             PyErr_NoMemory();
     } else
         PyErr_NoMemory();
 done:
-    for (int i = 0; i < 10; i++)
+    for (int i = 0; i < 14; i++)
         PyBuffer_Release(b + i);
     if (m != NULL && capsule == NULL)
         mixer_free(m);
@@ -1102,7 +1113,23 @@ static PyObject *mixer_decode(PyObject *self, PyObject *args)
     return ready ? PyBool_FromLong(possible) : NULL;
 }
 
+PyDoc_STRVAR(learned_doc,
+"mixer_learned(mixer) -> (slot_map, guess_map, weights, final_weights)\n\nThe bytes of what prior.Learned holds, as it is now.");
+static PyObject *mixer_learned(PyObject *self, PyObject *capsule)
+{
+    Mixer *m = mixer_of(capsule);
+    if (m == NULL)
+        return NULL;
+    const Parts *parts = m->light ? &LIGHT : &FULL;
+    int last = parts->sets - 1;
+    Py_ssize_t rows = m->set_start[last] + set_rows(m->n_node, last);
+    return Py_BuildValue("y#y#y#y#", (char *)m->slot_map, (Py_ssize_t)parts->contexts * 512 * 4, (char *)m->guess_map,
+                         (Py_ssize_t)parts->guesses * CONFIDENCES * LEVELS * 4, (char *)m->weights, rows * N_INPUT * 2,
+                         (char *)m->final_weights, (Py_ssize_t)ORDERS * 6 * N_SET * 4);
+}
+
 static PyMethodDef methods[] = {
+    {"mixer_learned", mixer_learned, METH_O, learned_doc},
     {"mixer", mixer_new, METH_VARARGS, mixer_doc},
     {"mixer_begin", mixer_begin, METH_VARARGS, begin_doc},
     {"mixer_predict", mixer_predict, METH_O, predict_doc},
