@@ -233,6 +233,19 @@ def quantization(checkpoint: Path, ids: Path, tokens: int) -> None:
     Console(width=120).print(parts.quantization_table(checkpoint, ids, tokens))
 
 
+@main.command("prior")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--model", default="fast", show_default=True, help="A shipped model or a model file.")
+@click.option("--bytes", "total", default=3_000_000, show_default=True, help="Of documents.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="By default the package's own file.")
+def prior_command(folder: Path, model: str, total: int, out: Path | None) -> None:
+    """Make prior.json again, what mixers know at first, from a folder of training text."""
+    from benchmarks import prior
+    from lmcompress import modelfile
+
+    (out or prior.prior.FILE).write_text(prior.make(folder, modelfile.load(model), total))
+
+
 @main.command()
 def coder() -> None:
     """What a call of the range coder costs, by backend and number of decisions."""

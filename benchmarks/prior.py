@@ -1,8 +1,8 @@
 """What mixers know at first: lmcompress/mixer/prior.json made again from text.
 
-    python -m benchmarks prior FOLDER --model NAME --out FILE
+    python -m benchmarks prior FOLDER
 
-FOLDER is training text as `lmcompress train` takes it. Mixers of each kind, with a network and without, go through documents
+FOLDER is training text as `lmcompress train` takes it (3 MB of it, two minutes). Mixers of each kind, with a network and without, go through documents
 of 2 to 64 KB; each begins with what the one before had learned. Only the summary is kept (mixer/prior.py).
 
 Knows: models, the mixer's interface. Does not know: archives.
@@ -15,10 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 
-from lmcompress import modelfile
 from lmcompress.codec import layout
 from lmcompress.engine import native as engine
 from lmcompress.mixer import native, prior
@@ -55,7 +53,9 @@ def learn(model: Model, documents: Sequence[bytes], light: bool, network: bool) 
     runner = engine.Engine(model, 1)
     for document in documents:
         tokens = layout(vocabulary.tokenizer.encode(document).astype(np.int32), 1)[0]
-        start = prior.Learned(*(_younger(known.slot_map), _younger(known.guess_map), known.weights, known.final_weights))
+        start = prior.Learned(
+            *(_younger(known.slot_map), _younger(known.guess_map), known.weights, known.final_weights)
+        )
         pieces = vocabulary.tokenizer.pieces
         mixer = native.Mixer(vocabulary.tree, pieces, TABLES, 1, tokens.size, light, network, start)
         if network:
@@ -71,16 +71,10 @@ def _younger(statistics: np.ndarray) -> np.ndarray:
     return statistics & ~np.uint32(1023) | np.minimum(statistics & 1023, COUNT)
 
 
-@click.command("prior")
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--model", "name", default="fast", show_default=True, help="A shipped model or a model file.")
-@click.option("--bytes", "total", type=int, default=3_000_000, show_default=True, help="Of documents.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=prior.FILE, show_default=True)
-def main(folder: Path, name: str, total: int, out: Path) -> None:
-    """Make the file of what mixers know at first."""
+def make(folder: Path, model: Model, total: int) -> str:
+    """The text of prior.json from about `total` bytes of a folder's training documents."""
     from lmcompress.training import data
 
-    model = modelfile.load(name)
     rng = np.random.default_rng(0)
     documents = data.sample(folder, total, seed=1)
     documents = [documents[i][: int(2 ** rng.uniform(11, 16))] for i in rng.permutation(len(documents))]
@@ -91,8 +85,4 @@ def main(folder: Path, name: str, total: int, out: Path) -> None:
         for network in (False, True)
     }
     lines = (f" {json.dumps(kind)}: {json.dumps(entry, separators=(',', ':'))}" for kind, entry in entries.items())
-    out.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-
-
-if __name__ == "__main__":
-    main()
+    return "{\n" + ",\n".join(lines) + "\n}\n"

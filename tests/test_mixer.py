@@ -3,17 +3,22 @@ model's weights; and it learns."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from lmcompress.coder import BACKENDS, Decoder, Encoder
+from lmcompress.config import ModelConfig
 from lmcompress.errors import CorruptError
-from lmcompress.mixer import reference, tables
+from lmcompress.mixer import prior, reference, tables
 from lmcompress.tokenizer import Tokenizer, byte_tokenizer
 from lmcompress.tree import Tree, weight_balanced
 
 native = pytest.importorskip("lmcompress.mixer.native")
 
+SAMPLES = Path(__file__).parent.parent / "corpora" / "samples"
 PROSE = """It was a bright cold day in the harbour, and the boats were coming in.
 "Where is he?" said the old man; "he was to be here at nine, and it is ten."
 Nobody knew. Die Straße war leer, und niemand wußte, wohin er gegangen war. 港口很冷，船都回来了。
@@ -200,3 +205,45 @@ def test_short_texts_have_small_tables() -> None:
     table, run, match, indirect = tables.sizes(26, 300)
     assert (64 << table) + (32 << run) + (16 << match) + (8 << indirect) < 1 << 20
     assert tables.sizes(22, 10**7)[0] == 16
+
+
+@pytest.mark.parametrize("light", [False, True], ids=["full", "light"])
+def test_what_is_known_at_first(light: bool) -> None:
+    from benchmarks.prior import ignorant
+
+    tokenizer, parts = vocabulary(), prior.LIGHT if light else prior.FULL
+    text = (SAMPLES / "LICENSE-flask.txt").read_bytes()[1000:5000]
+    tokens = tokenizer.encode(text).astype(np.int32)[None]
+    V = tokenizer.vocab_size
+    tree = Tree(weight_balanced(np.bincount(tokens[0], minlength=V) + 1))
+    nothing, args = ignorant(parts, V), (tree, tokenizer.pieces, 18, 1, tokens.size, light)
+    knowing, other = native.Mixer(*args), native.Mixer(*args, first=nothing)
+    for name in vars(nothing):
+        np.testing.assert_array_equal(getattr(knowing.learned(), name), getattr(prior.first(light, False, V), name))
+        np.testing.assert_array_equal(getattr(other.learned(), name), getattr(nothing, name))
+    assert cost(*knowing.encode(None, None, tokens)) < 0.99 * cost(*other.encode(None, None, tokens))
+    # a summary weighs what moved
+    learned = other.learned()
+    entry = prior.summary(learned, light, nothing, V)
+    assert np.shape(entry["weights"]) == (parts.sets, parts.inputs)
+    assert np.shape(entry["slots"]["p"]) == (512,) and np.shape(entry["guesses"]["n"]) == (parts.guesses, 80)
+    moved = learned.weights[:V] != nothing.weights[:V]
+    span = [learned.weights[:V][moved.any(1)].min(0), learned.weights[:V][moved.any(1)].max(0)]
+    assert all(low <= w <= high for w, low, high in zip(entry["weights"][0], *span, strict=False))
+    with pytest.raises(ValueError, match="belong together"):
+        native.Mixer(*args, first=ignorant(parts, V + 1))
+
+
+def test_prior_of_a_folder(tmp_path) -> None:
+    from benchmarks.prior import make
+    from tests.models import random_model
+
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "text").write_text(PROSE + LOG)
+    made = json.loads(make(tmp_path, random_model(ModelConfig(256, 64, 1, 1, 64, 8)), 3000))
+    kept = json.loads(prior.FILE.read_text())
+    assert made.keys() == kept.keys()
+    for kind, entry in made.items():
+        for name, values in entry.items():
+            same = kept[kind][name]
+            assert np.shape(values) == np.shape(same) if isinstance(values, list) else values.keys() == same.keys()

@@ -37,7 +37,16 @@ class Mixer:
         start = np.cumsum([0, *map(len, pieces)]).astype(np.int32)
         edges = (tree.left, tree.right, tree.lo, tree.mid, tree.hi)
         self._mixer = _native.mixer(
-            *edges, b"".join(pieces), start, LOG2, STRETCH, SQUASH, *learned, light, n_lanes, *sizes(mixer_bits, n_tokens)
+            *edges,
+            b"".join(pieces),
+            start,
+            LOG2,
+            STRETCH,
+            SQUASH,
+            *learned,
+            light,
+            n_lanes,
+            *sizes(mixer_bits, n_tokens),
         )
 
     def learned(self) -> prior.Learned:

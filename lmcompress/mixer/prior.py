@@ -92,7 +92,10 @@ def summary(learned: Learned, light: bool, before: Learned, vocab_size: int) -> 
         moved = (values != start) * n
         count = moved.sum(axis)
         mean = np.where(count > 0, (p * moved).sum(axis) / np.maximum(count, 1), (start >> 10).mean(axis))
-        return {"p": np.rint(mean / 64).clip(1, 65535).astype(int).tolist(), "n": count.clip(0, 30).astype(int).tolist()}
+        return {
+            "p": np.rint(mean / 64).clip(1, 65535).astype(int).tolist(),
+            "n": count.clip(0, 30).astype(int).tolist(),
+        }
 
     weights, end = [], 0
     for rows in parts.rows(vocab_size):

@@ -19,7 +19,6 @@ from lmcompress.mixer.prior import CONFIDENCES, FIELDS, FULL, LEVELS, LIGHT
 from lmcompress.mixer.tables import LOG2, SQUASH, STRETCH, sizes
 from lmcompress.tree import Tree
 
-
 EXPECTED = 4  # guesses that are no runs
 REMEMBERS = (1, 2, 4, 6)  # contexts whose runs remember the token that came last
 HISTORY = 6
