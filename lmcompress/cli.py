@@ -31,6 +31,7 @@ from lmcompress.methods import DEFAULT_LEVEL, DEFAULT_MEMORY, LEVELS
 from lmcompress.stream import BLOCK_SIZE, LMCompressor
 
 CHUNK = 1 << 20  # bytes read at a time
+Progress = Callable[[int, int], None]  # told bytes of content that are done, and of the archive so far
 HELP = f"""\
 Usage: lmcompress [OPTION]... [FILE]...
 Compresses FILEs, each to FILE{paths.SUFFIX}. Without FILE, or when it is -, from standard input to standard output.
@@ -326,7 +327,7 @@ class Run:
         with self._open(source) as file, _progress(self.options, source, file) as progress:
             begin, engine = time.perf_counter(), None
             if self.options.recover:
-                read, written = self._recover(source, file, target)
+                read, written = self._recover(source, file, target, progress)
             elif self.options.decompress:
                 read, written, engine = self._decompress(file, target, progress)
             else:
@@ -350,25 +351,22 @@ class Run:
         yield cast(BinaryIO, sys.stdin.buffer)
 
     def _compress(
-        self, source: str, file: BinaryIO, target: BinaryIO, progress: Callable[[int, int], None]
+        self, source: str, file: BinaryIO, target: BinaryIO, progress: Progress
     ) -> tuple[int, int, str | None]:
         options = self.options
         metadata = {"name": os.path.basename(source)} if options.name and source != "-" else None
         compressor = LMCompressor(
             options.level, model=options.model, threads=options.threads, block_size=options.block_size,
-            check=options.check, metadata=metadata,
+            check=options.check, metadata=metadata, progress=lambda done: progress(done, written),
         )  # fmt: skip
         read = written = 0
         while chunk := file.read(CHUNK):
             read += len(chunk)
             written += target.write(compressor.compress(chunk))
-            progress(read, written)
         written += target.write(compressor.flush())
         return read, written, compressor.engine_name
 
-    def _decompress(
-        self, file: BinaryIO, target: BinaryIO, progress: Callable[[int, int], None]
-    ) -> tuple[int, int, str | None]:
+    def _decompress(self, file: BinaryIO, target: BinaryIO, progress: Progress) -> tuple[int, int, str | None]:
         options = self.options
         head = file.read(len(MAGIC))
         if options.force and options.stdout and not options.test and head[:1] != MAGIC[:1]:
@@ -377,8 +375,9 @@ class Run:
             return 0, 0, None
         counter = _Counted(file, head)
         content = LMFile(
-            cast(BinaryIO, counter), "r", model=options.model, threads=options.threads, memory=options.memory
-        )
+            cast(BinaryIO, counter), "r", model=options.model, threads=options.threads, memory=options.memory,
+            progress=lambda done: progress(done, counter.count),
+        )  # fmt: skip
         offset, left = options.range or (0, None)
         if offset:
             content.seek(offset)
@@ -388,16 +387,15 @@ class Run:
             if options.max_output is not None and written > options.max_output:
                 raise LimitError("the content is longer than allowed (--max-output)")
             target.write(chunk)
-            progress(counter.count, written)
         return counter.count, written, content.engine_name
 
-    def _recover(self, source: str, file: BinaryIO, target: BinaryIO) -> tuple[int, int]:
+    def _recover(self, source: str, file: BinaryIO, target: BinaryIO, progress: Progress) -> tuple[int, int]:
         if not file.seekable():
             raise OSError(29, "--recover needs a file that can be read from any place", source)
         options = self.options
         result = recover(
             file, target, model=options.model, threads=options.threads, memory=options.memory,
-            max_output=options.max_output,
+            max_output=options.max_output, progress=lambda done: progress(done, 0),
         )  # fmt: skip
         self._report(source, result)
         self.damaged += not result.intact
@@ -438,14 +436,15 @@ class Run:
             tested.append({"name": source, "ok": False})
             with self._reporting(source), self._open(source) as file:
                 if file.seekable():
-                    result = recover(
-                        file, None, model=options.model, threads=options.threads, memory=options.memory,
-                        max_output=options.max_output,
-                    )  # fmt: skip
+                    with _progress(options, source, file) as progress:
+                        result = recover(
+                            file, None, model=options.model, threads=options.threads, memory=options.memory,
+                            max_output=options.max_output, progress=lambda done: progress(done, 0),
+                        )  # fmt: skip
                 else:
                     result = Recovery()
                     with open(os.devnull, "wb") as nowhere:
-                        _, result.recovered, _ = self._decompress(file, nowhere, lambda read, written: None)
+                        _, result.recovered, _ = self._decompress(file, nowhere, lambda done, coded: None)
                 self._report(source, result)
                 self.damaged += not result.intact
                 tested[-1] |= {"ok": result.intact, **asdict(result)}
@@ -486,15 +485,15 @@ class _Counted(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def _progress(options: Options, source: str, file: BinaryIO) -> Iterator[Callable[[int, int], None]]:
-    """A function to be told (bytes read, bytes written): it draws a bar when stderr is a terminal."""
+def _progress(options: Options, source: str, file: BinaryIO) -> Iterator[Progress]:
+    """A function to be told of bytes: it draws a bar when stderr is a terminal."""
     if options.quiet or not sys.stderr.isatty():
-        yield lambda read, written: None
+        yield lambda done, coded: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    size = os.fstat(file.fileno()).st_size if source != "-" else None
+    size = _content_size(options, file)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -506,11 +505,25 @@ def _progress(options: Options, source: str, file: BinaryIO) -> Iterator[Callabl
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(_printable(os.path.basename(source)), total=size, ratio="")
 
-        def advance(read: int, written: int) -> None:
-            raw, coded = (written, read) if options.decompress else (read, written)
-            bar.update(task, completed=read, ratio=f"{coded / raw:.1%}" if raw and coded else "")
+        def advance(done: int, coded: int) -> None:
+            bar.update(task, completed=done, ratio=f"{coded / done:.1%}" if done and coded else "")
 
         yield advance
+
+
+def _content_size(options: Options, file: BinaryIO) -> int | None:
+    """Bytes of content that there will be, if that can be known before."""
+    if options.range is not None or not file.seekable():
+        return None
+    if not options.decompress and not options.test:
+        return os.fstat(file.fileno()).st_size
+    position = file.tell()
+    try:
+        return get_archive_info(file).raw_size
+    except LMCompressError:
+        return None
+    finally:
+        file.seek(position)
 
 
 def _ratio(read: int, written: int, decompress: bool) -> str:

@@ -10,6 +10,8 @@ one decision for each lane at each level of the tree; docs/FORMAT.md has the ord
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from lmcompress.bits import Reader, Writer
@@ -17,10 +19,13 @@ from lmcompress.coder import Decoder, Encoder
 from lmcompress.config import HEAD_SIZE, CodecConfig
 from lmcompress.errors import CorruptError, UnsupportedError
 from lmcompress.modelfile import Model
-from lmcompress.predictor import Engines, Predictor, Vocabulary
+from lmcompress.predictor import BATCH, Engines, Predictor, Vocabulary
+
+Progress = Callable[[float], None]  # told now and then what share of a block is done
 
 MAX_LANES = 1024
 FEW = 4  # lanes
+STEPS = 64  # between two reports of progress
 NETWORK, LIGHT = 1, 2  # flags of the codec parameters
 
 
@@ -50,7 +55,7 @@ class Codec:
         self.engines = Engines(model, config, threads, engine)
         self.engine_name = self.engines.name
 
-    def encode(self, data: bytes) -> bytes:
+    def encode(self, data: bytes, progress: Progress | None = None) -> bytes:
         """The payload of a block."""
         if not data:
             return b""
@@ -61,11 +66,13 @@ class Codec:
         predictor = Predictor(self.engines, self.vocabulary, n_lanes, len(tokens))
         coder = Encoder(self.engines.coder)
         for start, stop, m in spans(counts):
-            for k, bits in predictor.encode(previous[:m, start:stop], lanes[:m, start:stop]):
+            for i, (k, bits) in enumerate(predictor.encode(previous[:m, start:stop], lanes[:m, start:stop])):
                 coder.encode(bits, k)
+                if progress is not None:
+                    progress((start + i * max(1, BATCH // m)) / len(lanes[0]))
         return bytes(Writer().varint(len(tokens)).varint(n_lanes).put(coder.finish()))
 
-    def decode(self, payload: bytes, raw_size: int) -> bytes:
+    def decode(self, payload: bytes, raw_size: int, progress: Progress | None = None) -> bytes:
         """The block's bytes, `raw_size` of them. Raises CorruptError where the payload gives anything else."""
         if raw_size == 0:
             if payload:
@@ -81,8 +88,12 @@ class Codec:
         coder = Decoder(reader.take(reader.remaining), self.engines.coder)
         previous = np.full(n_lanes, self.vocabulary.start, np.int32)
         for start, stop, m in spans(counts):
-            predictor.decode(coder, previous[:m], lanes[:m, start:stop])
-            previous = lanes[:, stop - 1]
+            for first in range(start, stop, STEPS):
+                part = lanes[:m, first : min(first + STEPS, stop)]
+                predictor.decode(coder, previous[:m], part)
+                previous = part[:, -1]
+                if progress is not None:
+                    progress(first / len(lanes[0]))
         tokens = np.concatenate([lane[:count] for lane, count in zip(lanes, counts, strict=True)])
         if self.vocabulary.tokenizer.lengths[tokens].sum() != raw_size:
             raise CorruptError("a block's tokens do not have the size that it states")

@@ -10,7 +10,7 @@ import builtins
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal, cast, overload
@@ -35,7 +35,7 @@ from lmcompress.container import (
 )
 from lmcompress.errors import CorruptError, LimitError, LMCompressError, TruncatedError
 from lmcompress.methods import DEFAULT_LEVEL, DEFAULT_MEMORY, BlockDecoder
-from lmcompress.stream import BLOCK_SIZE, LMCompressor, MemberDecoder
+from lmcompress.stream import BLOCK_SIZE, LMCompressor, MemberDecoder, within
 
 if TYPE_CHECKING:
     from lmcompress.modelfile import Model
@@ -80,8 +80,15 @@ def decompress(
 class _ContentReader(io.RawIOBase):
     """An archive's content as a raw stream: in order with every digest checked, or by the index wherever asked."""
 
-    def __init__(self, file: BinaryIO, model: Model | str | Path | None, threads: int, memory: int) -> None:
-        self._file, self._options = file, (model, threads, memory)
+    def __init__(
+        self,
+        file: BinaryIO,
+        model: Model | str | Path | None,
+        threads: int,
+        memory: int,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self._file, self._options, self._progress = file, (model, threads, memory), progress
         self._seekable = bool(getattr(file, "seekable", lambda: False)())
         self._base = file.tell() if self._seekable else 0  # where the archive begins in the file
         self._position = 0  # in the content
@@ -146,7 +153,9 @@ class _ContentReader(io.RawIOBase):
     def _next_block(self, limit: int | None) -> bytes:
         if self._seekable:
             self._file.seek(self._next_read)
-        while (block := self._member.next(limit)) is None:
+        progress, start = self._progress, self._next_start
+        within_block = None if progress is None else lambda done: progress(start + done)
+        while (block := self._member.next(limit, within_block)) is None:
             chunk = self._file.read(_CHUNK)
             if self._member.finished:
                 chunk = self._member.unused + chunk
@@ -199,9 +208,11 @@ class LMFile(io.BufferedIOBase):
         block_size: int = BLOCK_SIZE,
         check: bool = True,
         metadata: Mapping[str, str] | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
         """mode: r, w (replace), x (must not exist) or a (another member behind those there are), with b or without.
-        The other arguments as for LMCompressor and LMDecompressor."""
+        progress: told now and then how many bytes of content are coded, or decoded in order. The other arguments as for
+        LMCompressor and LMDecompressor."""
         self._file: BinaryIO | None = None
         self._owned = False
         self._content: _ContentReader | None = None
@@ -213,8 +224,9 @@ class LMFile(io.BufferedIOBase):
             raise ValueError(f"invalid mode: {mode!r}")
         if self.mode != "r":
             self._compressor = LMCompressor(
-                level, model=model, threads=threads, block_size=block_size, check=check, metadata=metadata
-            )
+                level, model=model, threads=threads, block_size=block_size, check=check, metadata=metadata,
+                progress=progress,
+            )  # fmt: skip
         if isinstance(filename, (str, os.PathLike)):
             self._file = cast(BinaryIO, builtins.open(filename, self.mode + "b"))
             self._owned = True
@@ -223,7 +235,7 @@ class LMFile(io.BufferedIOBase):
         else:
             raise TypeError("filename must be a path or a binary file object")
         if self.mode == "r":
-            self._content = _ContentReader(self._file, model, threads, memory)
+            self._content = _ContentReader(self._file, model, threads, memory, progress)
             self._reader = io.BufferedReader(self._content, _CHUNK)
 
     def close(self) -> None:
@@ -490,17 +502,18 @@ def recover(
     threads: int = 0,
     memory: int = DEFAULT_MEMORY,
     max_output: int | None = None,
+    progress: Progress | None = None,
 ) -> Recovery:
     """Writes every intact block of a seekable archive to `output` (None: only looks), one behind the other, and says
-    what is lost. The index is used where it is sound; otherwise the whole file is searched for blocks. Raises
-    MissingModelError and LimitError, as neither is damage."""
+    what is lost. The index is used where it is sound; otherwise the whole file is searched for blocks. `progress` is told now
+    and then how many bytes of content are behind. Raises MissingModelError and LimitError, as neither is damage."""
     result = Recovery()
     options = (model, threads, memory)
     try:
-        blocks = _indexed_blocks(archive, read_members(archive, mend=True), options, result)
+        blocks = _indexed_blocks(archive, read_members(archive, mend=True), options, result, progress)
     except CorruptError as error:
         result.notes.append(f"no sound index, searched for blocks: {error}")
-        blocks = _scanned_blocks(archive, options, result)
+        blocks = _scanned_blocks(archive, options, result, progress)
     for block in blocks:
         result.recovered += len(block)
         if max_output is not None and result.recovered > max_output:
@@ -510,10 +523,13 @@ def recover(
     return result
 
 
+Progress = Callable[[int], None]  # told bytes of content
 _Options = tuple["Model | str | Path | None", int, int]
 
 
-def _indexed_blocks(file: BinaryIO, members: list[Member], options: _Options, result: Recovery) -> Iterator[bytes]:
+def _indexed_blocks(
+    file: BinaryIO, members: list[Member], options: _Options, result: Recovery, progress: Progress | None
+) -> Iterator[bytes]:
     """The intact blocks of members whose index is sound."""
     raw_start = 0
     for member in members:
@@ -528,7 +544,7 @@ def _indexed_blocks(file: BinaryIO, members: list[Member], options: _Options, re
             try:
                 record = member.read(file, i)
                 if isinstance(record, Block):
-                    data = decoder.decode(record)
+                    data = decoder.decode(record, within(progress, raw_start + member.raw_offsets[i], raw_size))
                     digest.update(data)
                     yield data
             except CorruptError as error:
@@ -541,7 +557,7 @@ def _indexed_blocks(file: BinaryIO, members: list[Member], options: _Options, re
         raw_start += member.raw_size
 
 
-def _scanned_blocks(file: BinaryIO, options: _Options, result: Recovery) -> Iterator[bytes]:
+def _scanned_blocks(file: BinaryIO, options: _Options, result: Recovery, progress: Progress | None) -> Iterator[bytes]:
     """The intact blocks that a search finds, whatever has become of headers and index."""
     decoder = BlockDecoder(_first_header(file), *options)
     expected, raw_offset, known = 0, 0, True  # where the next record should begin, in the file and in the content
@@ -565,7 +581,7 @@ def _scanned_blocks(file: BinaryIO, options: _Options, result: Recovery) -> Iter
             try:
                 if found.damaged:
                     raise CorruptError("a block's coded bytes are damaged (CRC-32), or missing")
-                yield decoder.decode(found.item)
+                yield decoder.decode(found.item, within(progress, raw_offset, found.item.raw_size))
             except CorruptError as error:
                 offset = raw_offset if known else None
                 result.lost.append(Loss(found.offset, offset, found.item.raw_size, str(error)))

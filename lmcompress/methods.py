@@ -16,6 +16,7 @@ from lmcompress.container import LM, STORED, ZSTD, Block, Header
 from lmcompress.errors import CorruptError, LimitError, MissingModelError
 
 if TYPE_CHECKING:
+    from lmcompress.codec import Progress
     from lmcompress.modelfile import Model
 
 
@@ -58,9 +59,9 @@ class BlockCodec(Protocol):
 
     engine_name: str
 
-    def encode(self, data: bytes) -> bytes: ...
+    def encode(self, data: bytes, progress: Progress | None = None) -> bytes: ...
 
-    def decode(self, payload: bytes, raw_size: int) -> bytes: ...
+    def decode(self, payload: bytes, raw_size: int, progress: Progress | None = None) -> bytes: ...
 
     def memory(self, raw_size: int) -> int: ...
 
@@ -145,15 +146,15 @@ class BlockEncoder:
     def loaded(self) -> Loaded:
         return load_for_writing(self._level, self._model, self._threads)
 
-    def encode(self, data: bytes, lm_cost: int = 0) -> tuple[int, bytes]:
+    def encode(self, data: bytes, lm_cost: int = 0, progress: Progress | None = None) -> tuple[int, bytes]:
         """(method, payload); the payload is shorter than `data` unless the method is STORED. `lm_cost`: bytes that the
-        archive grows by elsewhere when the method is LM."""
+        archive grows by elsewhere when the method is LM. `progress` is told now and then what share is done."""
         probe = _zstd_compress(data, PROBE_LEVEL)
         clear = len(data) >= NOISE_SIZE and not VOID <= len(probe) / len(data) <= NOISE
         candidates = [(0, STORED, data), (CODED_COST, ZSTD, probe)]
         if not clear and len(data) > CODED_COST + lm_cost:
             self.engine_name = self.loaded.codec.engine_name
-            candidates.append((CODED_COST + lm_cost, LM, self.loaded.codec.encode(data)))
+            candidates.append((CODED_COST + lm_cost, LM, self.loaded.codec.encode(data, progress)))
         if len(candidates[-1][2]) > CLEAR_WIN * len(probe):
             candidates.append((CODED_COST, ZSTD, _zstd_compress(data, BEST_LEVEL)))
         _, method, payload = min(candidates, key=lambda c: c[0] + len(c[2]))  # the first of equals: it decodes fastest
@@ -167,7 +168,7 @@ class BlockDecoder:
         self._header, self._model, self._threads, self._memory = header, model, threads, memory
         self.engine_name: str | None = None  # what ran, once something did
 
-    def decode(self, block: Block) -> bytes:
+    def decode(self, block: Block, progress: Progress | None = None) -> bytes:
         """The block's content, checked. Raises CorruptError, MissingModelError, LimitError."""
         self._allow(2 * block.raw_size + block.coded_size)
         if block.method == STORED:
@@ -178,7 +179,7 @@ class BlockDecoder:
             codec = load_for_reading(self._header, self._model, self._threads, self._memory).codec
             self._allow(codec.memory(block.raw_size) + block.coded_size)
             self.engine_name = codec.engine_name
-            data = codec.decode(block.payload, block.raw_size)
+            data = codec.decode(block.payload, block.raw_size, progress)
         block.check_raw(data)
         return data
 

@@ -7,7 +7,7 @@ Memory is bounded by one block in and out (a few times its size while it is code
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,8 +41,8 @@ class LMCompressor:
     level: 1 (fast) to 9 (small). model: a shipped model's name, a file, or a Model, instead of the level's own.
     threads: 0 for as many as the machine has. block_size: bytes of content coded together, from 1 KiB to 1 GiB.
     check: end with the content's SHA-256 (blocks have their checksums in any case). metadata: key = value pairs that
-    every member starts with. `last_mode` is the mode of the last call of `compress`. Raises MissingModelError (also later,
-    when the model is first needed), ValueError.
+    every member starts with. progress: told now and then how many bytes of the member's content are coded. `last_mode` is the
+    mode of the last call of `compress`. Raises MissingModelError (also later, when the model is first needed), ValueError.
     """
 
     CONTINUE, FLUSH_BLOCK, FLUSH_FRAME = 0, 1, 2
@@ -56,12 +56,14 @@ class LMCompressor:
         block_size: int = BLOCK_SIZE,
         check: bool = True,
         metadata: Mapping[str, str] | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
         if not 1 << MIN_BLOCK_LOG <= block_size <= 1 << MAX_BLOCK_LOG:
             raise ValueError(f"a block size of {block_size} is not in 2^{MIN_BLOCK_LOG}..2^{MAX_BLOCK_LOG}")
         self.last_mode = self.FLUSH_FRAME
         self._encoder = BlockEncoder(level, model, threads)
         self._block_size, self._check, self._metadata = block_size, check, dict(metadata or {})
+        self._progress = progress
         self._begin()
 
     def _begin(self) -> None:
@@ -110,9 +112,13 @@ class LMCompressor:
         raw = bytes(self._pending)
         self._pending.clear()
         self._digest.update(raw)
-        self._size += len(raw)
         start, sole = b"", last and self._writer is None
-        method, payload = self._encoder.encode(raw, LM_HEADER if sole else 0)
+        method, payload = self._encoder.encode(
+            raw, LM_HEADER if sole else 0, within(self._progress, self._size, len(raw))
+        )
+        self._size += len(raw)
+        if self._progress is not None:
+            self._progress(self._size)
         if self._writer is None:
             block_log = max(MIN_BLOCK_LOG, ((len(raw) if sole else self._block_size) - 1).bit_length())
             if sole and method != LM:
@@ -133,6 +139,11 @@ class LMCompressor:
         out += self._writer.finish(self._digest.digest()[:size])
         self._begin()
         return out
+
+
+def within(progress: Callable[[int], None] | None, start: int, size: int) -> Callable[[float], None] | None:
+    """Bytes for one who asks for bytes, of shares of the `size` bytes that follow `start`."""
+    return None if progress is None else lambda share: progress(start + int(share * size))
 
 
 class MemberDecoder:
@@ -160,9 +171,10 @@ class MemberDecoder:
         """What was fed and not used; after the end, what follows the member."""
         return self._parser.unused
 
-    def next(self, limit: int | None = None) -> bytes | None:
+    def next(self, limit: int | None = None, progress: Callable[[int], None] | None = None) -> bytes | None:
         """The next block's content, or None when more must be fed or the member is finished (and its digest right).
-        Raises LimitError when the block is longer than `limit`, and any LMCompressError."""
+        `progress` is told now and then how much of it is decoded. Raises LimitError when the block is longer than
+        `limit`, and any LMCompressError."""
         while (item := self._parser.next()) is not None:
             if isinstance(item, Header):
                 self._decoder = BlockDecoder(item, self._model, self._threads, self._memory)
@@ -170,7 +182,7 @@ class MemberDecoder:
                 if limit is not None and item.raw_size > limit:
                     raise LimitError("the content is longer than allowed (max_output)")
                 assert self._decoder is not None
-                data = self._decoder.decode(item)
+                data = self._decoder.decode(item, within(progress, 0, item.raw_size))
                 self._digest.update(data)
                 return data
             elif isinstance(item, Skippable):

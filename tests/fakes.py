@@ -8,10 +8,14 @@ from __future__ import annotations
 import hashlib
 import random
 import zlib
+from typing import TYPE_CHECKING
 
 from lmcompress import methods
 from lmcompress.container import Header
 from lmcompress.errors import CorruptError, MissingModelError
+
+if TYPE_CHECKING:
+    from lmcompress.codec import Progress
 
 WORDS = (
     b"the quick brown fox jumps over a lazy dog while seven wizards of language quietly mix bowls of punctuation, "
@@ -26,12 +30,16 @@ class FakeCodec:
     engine_name = "fake"
     decoded = 0
 
-    def encode(self, data: bytes) -> bytes:
+    def encode(self, data: bytes, progress: Progress | None = None) -> bytes:
+        if progress is not None:
+            progress(0.5)
         compressor = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, WORDS)
         return compressor.compress(data) + compressor.flush()
 
-    def decode(self, payload: bytes, raw_size: int) -> bytes:
+    def decode(self, payload: bytes, raw_size: int, progress: Progress | None = None) -> bytes:
         FakeCodec.decoded += 1
+        if progress is not None:
+            progress(0.5)
         decompressor = zlib.decompressobj(-15, WORDS)
         try:
             data = decompressor.decompress(payload, raw_size + 1)

@@ -181,6 +181,20 @@ def test_flush_block_shows_everything():
     assert decompressor.decompress(compressor.flush()) == b"" and decompressor.eof
 
 
+def test_progress_is_told_within_blocks():
+    data, target = fakes.text(10_000), io.BytesIO()
+    told: list[int] = []
+    with LMFile(target, "w", block_size=4096, progress=told.append) as file:  # the fake codec tells of the half
+        file.write(data)
+    assert told == [2048, 4096, 6144, 8192, 9096, 10_000]
+    told.clear()
+    with LMFile(io.BytesIO(target.getvalue()), progress=told.append) as file:
+        assert file.read() == data
+    assert told == [2048, 6144, 9096]
+    told.clear()
+    assert lmcompress.recover(target, None, progress=told.append).intact and told == [2048, 6144, 9096]
+
+
 def test_frames_are_members():
     compressor = LMCompressor()
     coded = b"".join(compressor.compress(d, LMCompressor.FLUSH_FRAME) for d in (b"a", b"", b"b"))

@@ -66,6 +66,16 @@ def test_memory_is_refused_before_it_is_taken(model: str):
             lmcompress.decompress(coded, model=model, memory=memory)
 
 
+def test_progress_within_a_block(model: str):
+    for level in (1, 3):
+        told: list[int] = []
+        coded = lmcompress.LMCompressor(level, model=model, progress=told.append).compress(TEXT, 2)
+        back: list[int] = []
+        assert lmcompress.LMFile(io.BytesIO(coded), model=model, progress=back.append).read() == TEXT
+        for seen in (told, back):
+            assert len(seen) > 10 and seen == sorted(seen) and seen[-1] <= len(TEXT)
+
+
 def test_threads_may_share_a_model(model: str):
     def round_trip(i: int) -> bool:
         text = TEXT[100 * i : 100 * i + 1500]
