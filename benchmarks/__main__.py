@@ -195,22 +195,22 @@ def parts_command(paths: tuple[Path, ...], model: str, limit: int, threads: int)
 
     files = [source.path for source in corpora.sources(paths or (SAMPLES,))]
     wide = Console(width=160)
-    wide.print(parts.parts_table(modelfile.load(model), files, limit, 26, 65536, threads))
+    wide.print(parts.parts_table(modelfile.load(model), files, limit, 26, 8192, threads))
 
 
 @main.command("lanes")
-@click.option("--lane", "lengths", multiple=True, type=int, default=(16384, 65536), show_default=True)
+@click.option("--unit", "units", multiple=True, type=int, default=(1024, 8192, 131072), show_default=True)
 @click.option("--bits", multiple=True, type=int, default=(22, 26), show_default=True)
 @block_options
 def lanes_command(
-    lengths: tuple[int, ...], bits: tuple[int, ...], paths: tuple[Path, ...], model: str, limit: int, threads: int
+    units: tuple[int, ...], bits: tuple[int, ...], paths: tuple[Path, ...], model: str, limit: int, threads: int
 ) -> None:
-    """Lengths of lanes and sizes of tables."""
+    """Units of lanes and sizes of tables."""
     from benchmarks import parts
     from lmcompress import modelfile
 
     files = [source.path for source in corpora.sources(paths or (SAMPLES,))]
-    Console(width=160).print(parts.lanes_table(modelfile.load(model), files, limit, lengths, bits, threads))
+    Console(width=160).print(parts.lanes_table(modelfile.load(model), files, limit, units, bits, threads))
 
 
 @main.command("model")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from lmcompress.codec import FEW, Codec
+from lmcompress.codec import Codec
 from lmcompress.config import CodecConfig
 from lmcompress.modelfile import Model
 
@@ -26,29 +26,28 @@ def coded(model: Model | None, config: CodecConfig, data: bytes, threads: int) -
     return 8 * len(payload) / len(data)
 
 
-def parts_table(model: Model, files: Sequence[Path], limit: int, bits: int, lane_bytes: int, threads: int) -> Table:
+def parts_table(model: Model, files: Sequence[Path], limit: int, bits: int, lane_unit: int, threads: int) -> Table:
     """Network alone, mixer alone, both; and both in 1, 8, 32 lanes: the first `limit` bytes of each file, one block."""
     table = Table("bits per byte", "bytes", "network", "mixer", "both", *(f"{n} lanes" for n in LANES))
     for path in files:
         data = path.read_bytes()[:limit]
-        configs = [CodecConfig(lane_bytes, 0), CodecConfig(lane_bytes, bits, False), CodecConfig(lane_bytes, bits)]
-        # fewer than four lanes are had only where the shortened lanes of small inputs are that long
-        configs += [CodecConfig(max(1, len(data) // n * (16 if n < FEW else 1)), bits) for n in LANES]
+        configs = [CodecConfig(lane_unit, 0), CodecConfig(lane_unit, bits, False), CodecConfig(lane_unit, bits)]
+        configs += [CodecConfig(max(1, len(data) // n**2), bits) for n in LANES]
         cells = [f"{coded(model, config, data, threads):.4f}" for config in configs]
         table.add_row(path.name, f"{len(data):,}", *cells)
     return table
 
 
 def lanes_table(
-    model: Model, files: Sequence[Path], limit: int, lane_bytes: Sequence[int], bits: Sequence[int], threads: int
+    model: Model, files: Sequence[Path], limit: int, lane_units: Sequence[int], bits: Sequence[int], threads: int
 ) -> Table:
-    """Every length of lanes with every size of tables, on the first `limit` bytes of each file."""
-    table = Table("bytes per lane", "tables", *(path.name for path in files))
+    """Every unit of lanes with every size of tables, on the first `limit` bytes of each file."""
+    table = Table("unit of lanes", "tables", *(path.name for path in files))
     for size in bits:
-        for length in lane_bytes:
-            config = CodecConfig(length, size)
+        for unit in lane_units:
+            config = CodecConfig(unit, size)
             cells = (f"{coded(model, config, path.read_bytes()[:limit], threads):.4f}" for path in files)
-            table.add_row(f"{length:,}", str(size), *cells)
+            table.add_row(f"{unit:,}", str(size), *cells)
     return table
 
 

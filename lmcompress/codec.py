@@ -11,6 +11,7 @@ one decision for each lane at each level of the tree; docs/FORMAT.md has the ord
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isqrt
 
 import numpy as np
 
@@ -24,15 +25,14 @@ from lmcompress.predictor import BATCH, Engines, Predictor, Vocabulary
 Progress = Callable[[float], None]  # told now and then what share of a block is done
 
 MAX_LANES = 1024
-FEW = 4  # lanes
 STEPS = 64  # between two reports of progress
 NETWORK, LIGHT = 1, 2  # flags of the codec parameters
 
 
 def pack(config: CodecConfig) -> bytes:
-    """Three bytes for an archive's header: log2 of the lane's bytes, the mixer's bits, flags."""
+    """Three bytes for an archive's header: log2 of the unit of lanes, the mixer's bits, flags."""
     flags = NETWORK * config.network | LIGHT * config.light
-    return bytes([config.lane_bytes.bit_length() - 1, config.mixer_bits, flags])
+    return bytes([config.lane_unit.bit_length() - 1, config.mixer_bits, flags])
 
 
 def unpack(data: bytes) -> CodecConfig:
@@ -109,11 +109,9 @@ class Codec:
         return (5 << self.config.mixer_bits) // 4 + lane * self._most_lanes(raw_size, raw_size) + 20 * raw_size
 
     def _most_lanes(self, n_bytes: int, n_tokens: int) -> int:
-        """One lane for each `lane_bytes`; less text has shorter lanes, down to a sixteenth of that, until there are FEW:
-        so many rows at once cost the network hardly more time than one."""
-        per_lane = self.config.lane_bytes
-        lanes = max(n_bytes // per_lane, min(FEW, n_bytes // max(1, per_lane // 16)))
-        return max(1, min(lanes, MAX_LANES, n_tokens))
+        """Rows at once make a token cheaper, and lanes know less of each other the more there are: their number grows with
+        the square root of the text."""
+        return max(1, min(isqrt(n_bytes // self.config.lane_unit), MAX_LANES, n_tokens))
 
 
 def layout(tokens: np.ndarray, n_lanes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -27,7 +27,7 @@ class ModelConfig:
 class CodecConfig:
     """How blocks are coded; packed into an archive's header by `codec.pack`."""
 
-    lane_bytes: int = 16384  # a block has one lane for each so many bytes; a power of two
+    lane_unit: int = 1024  # a block of n such units, in bytes of content, has sqrt(n) lanes; a power of two
     mixer_bits: int = 22  # log2 of the bytes of the mixer's tables; 0: the network alone
     network: bool = True  # False: the model's vocabulary only, what the text itself teaches is all there is
     light: bool = False  # the mixer has fewer parts: faster

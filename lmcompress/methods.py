@@ -27,20 +27,20 @@ class Level:
     model: str  # name of a shipped model
     network: bool  # False: only the model's vocabulary is used, and what the text itself teaches
     mixer_bits: int  # log2 of the bytes of the mixer's tables; 0: the network alone
-    lane_bytes: int  # content of a lane at least, in bytes; a power of two
+    lane_unit: int  # a block of n such units, in bytes of content, has sqrt(n) lanes; a power of two
     light: bool = False  # the mixer has fewer parts
 
 
 LEVELS = {
-    1: Level("fast", False, 24, 65536, light=True),
-    2: Level("fast", False, 26, 262144),
-    3: Level("fast", True, 22, 16384),
-    4: Level("fast", True, 24, 32768),
-    5: Level("fast", True, 26, 65536),
-    6: Level("fast", True, 26, 131072),
-    7: Level("fast", True, 26, 262144),
-    8: Level("fast", True, 26, 524288),
-    9: Level("fast", True, 28, 1048576),
+    1: Level("fast", False, 24, 1 << 16, light=True),
+    2: Level("fast", False, 26, 1 << 18),
+    3: Level("fast", True, 22, 1 << 10),
+    4: Level("fast", True, 24, 1 << 11),
+    5: Level("fast", True, 26, 1 << 13),
+    6: Level("fast", True, 26, 1 << 15),
+    7: Level("fast", True, 26, 1 << 17),
+    8: Level("fast", True, 27, 1 << 19),
+    9: Level("fast", True, 28, 1 << 22),
 }
 DEFAULT_LEVEL = 5
 DEFAULT_MEMORY = 1 << 30  # bytes that decoding one block may take
@@ -85,7 +85,7 @@ def load_for_writing(level: int, model: Model | str | Path | None, threads: int)
     point = LEVELS[level]
     chosen = point.model if model is None else model
     loaded = modelfile.load(chosen) if isinstance(chosen, (str, Path)) else chosen
-    config = CodecConfig(point.lane_bytes, point.mixer_bits, point.network, point.light)
+    config = CodecConfig(point.lane_unit, point.mixer_bits, point.network, point.light)
     return Loaded(codec.Codec(loaded, config, _count(threads)), codec.pack(config), loaded.digest, loaded.name)
 
 

@@ -34,6 +34,8 @@ def archives() -> dict[str, tuple[bytes, bytes]]:
     made["no-digest"] = (lmcompress.compress(TEXT[:99], model=TOY, check=False), TEXT[:99])
     long = TEXT[:70_000]
     made["long-digest"] = (lmcompress.compress(long, 1, model=TOY), long)
+    several = TEXT[70_000:90_000]
+    made["lanes"] = (lmcompress.compress(several, 3, model=TOY), several)
     parts = [TEXT[:500], b"", noise]
     compressor = LMCompressor(model=TOY)
     made["members"] = (b"".join(compressor.compress(p, LMCompressor.FLUSH_FRAME) for p in parts), b"".join(parts))
