@@ -19,7 +19,7 @@ done
 echo "== the extension in Python: address,undefined"
 rm -rf "$out/tree"
 mkdir "$out/tree"
-cp -r lmcompress tests setup.py pyproject.toml "$out/tree"
+cp -r lmcompress tests benchmarks corpora setup.py pyproject.toml "$out/tree"
 rm -f "$out"/tree/lmcompress/_native*.so
 cd "$out/tree"
 export CFLAGS="-g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"

@@ -212,7 +212,7 @@ def test_what_is_known_at_first(light: bool) -> None:
     from benchmarks.prior import ignorant
 
     tokenizer, parts = vocabulary(), prior.LIGHT if light else prior.FULL
-    text = (SAMPLES / "LICENSE-flask.txt").read_bytes()[1000:5000]
+    text = (SAMPLES / "alice29.txt").read_bytes()[1000:5000]
     tokens = tokenizer.encode(text).astype(np.int32)[None]
     V = tokenizer.vocab_size
     tree = Tree(weight_balanced(np.bincount(tokens[0], minlength=V) + 1))
