@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks [run|small|scaling|parts|lanes|model|quantization|coder|
+"""The command: `python -m benchmarks [run|small|scaling|time|parts|lanes|model|quantization|prior|coder|
 kernels|dictionary|report|codecs]`; `run` on the samples by default.
 
 Knows: which codecs on which files, in what order, and where the rows go. Does not know: how anything is measured or drawn.
@@ -23,6 +23,7 @@ from benchmarks.codecs import Codec
 from benchmarks.corpora import Source
 from benchmarks.measure import Effort
 from benchmarks.results import Row
+from lmcompress.methods import DEFAULT_LEVEL
 
 SAMPLES = corpora.CORPORA / "samples"
 PIECES = (1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10)
@@ -69,7 +70,7 @@ def chosen(names: tuple[str, ...], usual: Iterable[str] | None = None) -> list[C
 
 def carry_out(study: str, works: list[Work], effort: Effort, out: Path | None, again: bool) -> None:
     """Measures all works whose row is not in `out` yet; each row is kept as soon as it is known."""
-    out = out or results.RESULTS / f"{datetime.date.today().isoformat()}-{measure.commit() or 'unknown'}.jsonl"
+    out = out or results.RESULTS / dated()
     done = {row.key(): row for row in results.read(out)}
     columns = (
         TextColumn("{task.description}"),
@@ -104,6 +105,11 @@ def described(row: Row) -> str:
     speeds = [row.speed(direction) for direction in ("encode", "decode")]
     shown = " / ".join(f"{speed / 1e6:.3g}" if speed else "?" for speed in speeds)
     return f"{about}: {row.coded_bytes:,} bytes, {row.bpb} bpb, {shown} MB/s"
+
+
+def dated() -> str:
+    """The name of a file of today's results."""
+    return f"{datetime.date.today().isoformat()}-{measure.commit() or 'unknown'}.jsonl"
 
 
 def effort(arguments: dict[str, Any]) -> Effort:
@@ -169,6 +175,29 @@ def scaling(most: int, paths: tuple[Path, ...], names: tuple[str, ...], threads:
         every = chosen(names)
         works = [(codec, file, t, 0) for codec in every for file in files for t in with_threads(codec, threads)]
         carry_out("scaling", works, effort(rest), rest["out"], rest["again"])
+
+
+@main.command("time")
+@click.argument("files", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.option("--level", default=DEFAULT_LEVEL, show_default=True)
+@click.option("--threads", multiple=True, type=int, default=(1, 2), show_default=True, help="Again for more.")
+@click.option("--limit", default=1_000_000, show_default=True, help="Bytes of each file; a block at most.")
+@click.option("--repeats", default=3, show_default=True, help="Runs; the fastest is kept.")
+@click.option("--out", type=click.Path(path_type=Path), help="File of JSON lines to add to.")
+def time_command(
+    files: tuple[Path, ...], level: int, threads: tuple[int, ...], limit: int, repeats: int, out: Path | None
+) -> None:
+    """Where the time goes when coding and decoding FILES: network, mixer and range coder, the rest."""
+    from benchmarks import breakdown
+
+    out = out or breakdown.RESULTS / dated()
+    for source in corpora.sources(files or (SAMPLES / "alice29.txt",)):
+        for t in threads:
+            rows = breakdown.measured(source.path, level, t, limit, repeats)
+            breakdown.append(out, rows)
+            for line in breakdown.table(rows)[2:]:
+                console.print(", ".join(line), soft_wrap=True)
+    console.print(f"in {out}")
 
 
 def block_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -1,4 +1,5 @@
-"""The plots: the front of speed and size, bits per byte by kind of text, the small-file curve.
+"""The plots: the front of speed and size, bits per byte by kind of text, the small-file curve, where
+the time goes.
 
 Knows: matplotlib, rows. Does not know: where rows and pictures are kept.
 """
@@ -18,7 +19,9 @@ from matplotlib.ticker import FuncFormatter
 from matplotlib.transforms import Bbox
 
 from benchmarks import report
+from benchmarks.breakdown import PARTS, Breakdown
 from benchmarks.results import Row
+from lmcompress.methods import DEFAULT_LEVEL
 
 OURS = "#d55e00"
 THEIRS = "#555555"
@@ -207,3 +210,43 @@ def small(groups: Groups) -> Figure:
         )  # fmt: skip
     figure.tight_layout()
     return figure
+
+
+def breakdown(rows: list[Breakdown]) -> Figure | None:
+    """Stacked bars of the microseconds of a token; a mark where parts overlap and all of it takes less than their sum."""
+    rows = [row for row in rows if row.level == DEFAULT_LEVEL]
+    if not rows:
+        return None
+    rows.sort(key=lambda row: (row.bytes, row.file, row.direction, row.threads), reverse=True)
+    figure, ax = plt.subplots(figsize=(9, 1.3 + 0.32 * len(rows)))
+    at, names = 0.0, []
+    for i, row in enumerate(rows):  # from below; some room between files
+        at += 1.0 if i == 0 or row.sha256 == rows[i - 1].sha256 else 1.5
+        names.append((at, f"{row.file}, {row.lanes} lane{'s' * (row.lanes > 1)}: {row.direction}, {threads_of(row)}"))
+        left = 0.0
+        for part, color in zip(PARTS, ("#0072b2", OURS, "#999999"), strict=True):
+            width = 1e6 * getattr(row, part) / row.tokens
+            ax.barh(at, width, 0.75, left, color=color, label=PARTS[part] if i == 0 else None)
+            left += width
+        elapsed = 1e6 * row.elapsed / row.tokens
+        ax.plot([elapsed, elapsed], [at - 0.42, at + 0.42], "k-", linewidth=1.6, label="elapsed" if i == 0 else None)
+    ax.set_yticks(*zip(*names, strict=True))
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel(f"microseconds of a token (level {DEFAULT_LEVEL})")
+    ax.set_ylim(0.3, at + 0.7)
+    ax.grid(alpha=0.25, axis="x")
+    ax.set_axisbelow(True)
+    figure.tight_layout()
+    figure.legend(
+        *ax.get_legend_handles_labels(),
+        frameon=False,
+        ncols=4,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        fontsize=8,
+    )
+    return figure
+
+
+def threads_of(row: Breakdown) -> str:
+    return f"{row.threads} thread{'s' * (row.threads > 1)}"

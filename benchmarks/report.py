@@ -12,7 +12,8 @@ import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from benchmarks import results
+from benchmarks import breakdown, results
+from benchmarks.breakdown import Breakdown
 from benchmarks.corpora import CORPORA
 from benchmarks.results import Row
 
@@ -84,6 +85,16 @@ zstd-22-dict was trained on the text that lmcompress's models were tuned on.
 ## Time and memory against size
 
 <!-- table scaling -->
+<!-- end -->
+
+## Where the time goes
+
+Microseconds of a token at the default level, `python -m benchmarks time FILE...`, the least of three runs. When encoding, the
+network works ahead of the mixer in a thread of its own: parts are timed in turn, `elapsed` (the mark) as it really runs.
+
+![Microseconds of a token by part](plots/time.svg)
+
+<!-- table time -->
 <!-- end -->
 
 ## The samples
@@ -302,8 +313,8 @@ def markdown(table: Table) -> str:
     return "\n".join("| " + " | ".join(line) + " |" if len(line) > 1 else "".join(line) for line in table)
 
 
-def tables(rows: list[Row]) -> dict[str, Table]:
-    found = {"machine": machine_table(rows)}
+def tables(rows: list[Row], breakdowns: list[Breakdown]) -> dict[str, Table]:
+    found = {"machine": machine_table(rows), "time": breakdown.table(breakdowns)}
     for name, names in collections().items():
         group = [row for row in rows if row.study == "files" and row.sha256 in names]
         if group:
@@ -336,11 +347,11 @@ def insert(text: str, found: dict[str, Table]) -> str:
 
 def write(plots: bool = True, folder: Path = results.RESULTS, docs: Path = DOCS) -> list[Path]:
     """The files written."""
-    rows = results.read_all(folder)
+    rows, breakdowns = results.read_all(folder), breakdown.read_all(folder / "time")
     page = docs / "BENCHMARKS.md"
     docs.mkdir(parents=True, exist_ok=True)
     text = page.read_text(encoding="utf-8") if page.exists() else SKELETON
-    page.write_text(insert(text, tables(rows)), encoding="utf-8")
+    page.write_text(insert(text, tables(rows, breakdowns)), encoding="utf-8")
     written = [page]
     if plots:
         from benchmarks import plot
@@ -354,6 +365,7 @@ def write(plots: bool = True, folder: Path = results.RESULTS, docs: Path = DOCS)
             ("front", lambda: plot.front(groups)),
             ("kinds", lambda: plot.kinds(groups)),
             ("small", lambda: plot.small(by_label(small)) if small else None),
+            ("time", lambda: plot.breakdown(breakdowns)),
         ):
             written += plot.save(draw(), docs / "plots" / title)
     return written

@@ -6,17 +6,19 @@ import sys
 import tarfile
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import codecs, measure, report, results
+from benchmarks import breakdown, codecs, measure, report, results
 from benchmarks.__main__ import main
 from benchmarks.codecs import Codec, Command
 from benchmarks.corpora import CORPORA, source, sources
 from benchmarks.measure import Effort
 from benchmarks.worker import cut
+from lmcompress import predictor
 
 QUICK = Effort(repeats=1, budget=1.0, timeout=60.0)
 TEXT = "Grüße aus 北京. ".encode() * 500
@@ -171,6 +173,30 @@ def test_report(tmp_path, monkeypatch):
     (tmp_path / "docs" / "BENCHMARKS.md").write_text(page)
     report.write(False, tmp_path / "results", tmp_path / "docs")
     assert (tmp_path / "docs" / "BENCHMARKS.md").read_text() == page
+
+
+def test_time(tmp_path):
+    out = tmp_path / "results" / "time" / "a.jsonl"
+    arguments = [
+        "time",
+        str(CORPORA / "samples" / "alice29.txt"),
+        "--limit",
+        "2000",
+        "--repeats",
+        "1",
+        "--out",
+        str(out),
+    ]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    rows = breakdown.read_all(out.parent)
+    assert [(row.direction, row.threads) for row in rows] == [(d, t) for t in (1, 2) for d in ("encode", "decode")]
+    for row in rows:
+        assert min(row.network, row.mixer, row.rest, row.elapsed) > 0 and row.bytes == 2000 and row.lanes == 1
+    assert predictor.ThreadPoolExecutor is ThreadPoolExecutor, "clocks are taken out again"
+    pytest.importorskip("matplotlib")
+    report.write(True, out.parents[1], tmp_path / "docs")
+    assert "| 5 | alice29.txt (2,000) | 1 | decode | 2 |" in (tmp_path / "docs" / "BENCHMARKS.md").read_text()
+    assert "decode, 2 threads" in (tmp_path / "docs" / "plots" / "time.svg").read_text()
 
 
 def test_every_codec_installed_here_round_trips(tmp_path, text):

@@ -1,0 +1,167 @@
+"""Where the time of coding goes: the network, the mixer and the range coder, the rest.
+
+Knows: the classes that do the work, clocks around their methods. Does not know: rivals, how results are drawn.
+When encoding, the network works ahead of the mixer in a thread of its own. The parts are timed with both in turn, so that they
+can be added; `elapsed` is timed as it really runs, without clocks inside, and may be less than their sum.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import lmcompress
+from benchmarks import measure, results
+from lmcompress import methods, predictor
+from lmcompress.coder import Encoder
+from lmcompress.stream import BLOCK_SIZE
+
+RESULTS = results.RESULTS / "time"
+PARTS = {
+    "network": "network: matrices, attention, distribution",
+    "mixer": "mixer and range coder",
+    "rest": "rest: tokens, checksums, zstd's probe, Python",
+}
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """One direction of a text. Seconds, the least of several runs for each figure."""
+
+    date: str
+    commit: str
+    machine: str
+    load: float | None  # processes that wanted to run, on average over the minute before
+    level: int
+    engine: str
+    direction: str  # "encode", "decode"
+    threads: int
+    file: str
+    sha256: str  # of the bytes that were coded
+    bytes: int
+    tokens: int
+    lanes: int
+    network: float
+    mixer: float
+    rest: float
+    elapsed: float
+
+    def key(self) -> tuple[Any, ...]:
+        return (self.level, self.direction, self.threads, self.sha256)
+
+
+class InTurn:
+    """An executor that has done what it is given when it returns."""
+
+    def __init__(self, workers: int) -> None:
+        pass
+
+    def __enter__(self) -> InTurn:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def submit(self, action: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(action(*arguments))
+        return future
+
+
+def seconds(action: Callable[[], bytes]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def parts(action: Callable[[], bytes], engines: predictor.Engines) -> tuple[float, dict[str, float]]:
+    """Seconds of all of it, and of each of the parts in it."""
+    spent = {"network": 0.0, "mixer": 0.0}
+
+    def timed(part: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return method(*arguments, **named)
+            finally:
+                spent[part] += time.perf_counter() - start
+
+        return call
+
+    methods_of = [("mixer", engines.mixer, name) for name in ("__init__", "encode", "decode")]
+    methods_of += [("mixer", Encoder, "encode")]
+    if engines.network is not None:
+        methods_of += [("network", type(engines.network), name) for name in ("start", "distribution")]
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(predictor, "ThreadPoolExecutor", InTurn))
+        for part, owner, name in methods_of:
+            stack.enter_context(patch.object(owner, name, timed(part, getattr(owner, name))))
+        whole = seconds(action)
+    return whole, {**spent, "rest": whole - sum(spent.values())}
+
+
+def measured(path: Path, level: int, threads: int, limit: int, repeats: int) -> list[Breakdown]:
+    """Both directions of the first `limit` bytes, one block at most."""
+    data = path.read_bytes()[: min(limit, BLOCK_SIZE)]
+    codec: Any = methods.load_for_writing(level, None, threads).codec
+    tokens = len(codec.vocabulary.tokenizer.encode(data))
+    archive = lmcompress.compress(data, level, threads=threads)
+    if lmcompress.decompress(archive, threads=threads) != data:
+        raise AssertionError(f"{path} does not round-trip")
+    actions = {
+        "encode": lambda: lmcompress.compress(data, level, threads=threads),
+        "decode": lambda: lmcompress.decompress(archive, threads=threads),
+    }
+    rows = []
+    for direction, action in actions.items():
+        load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+        elapsed = min(seconds(action) for _ in range(repeats))
+        _, spent = min((parts(action, codec.engines) for _ in range(repeats)), key=lambda run: run[0])
+        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        rows.append(
+            Breakdown(
+                date=now, commit=measure.commit(), machine=measure.machine(), load=load, level=level,
+                engine=codec.engine_name, direction=direction, threads=threads, file=path.name,
+                sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), tokens=tokens,
+                lanes=codec._most_lanes(len(data), tokens), elapsed=elapsed, **spent,
+            )
+        )  # fmt: skip
+    return rows
+
+
+def append(path: Path, rows: Iterable[Breakdown]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
+
+
+def read_all(folder: Path = RESULTS) -> list[Breakdown]:
+    """Of all files' rows the latest about each thing."""
+    lines = [line for path in sorted(folder.glob("*.jsonl")) for line in path.read_text("utf-8").splitlines()]
+    rows = sorted((Breakdown(**json.loads(line)) for line in lines), key=lambda row: row.date)
+    return list({row.key(): row for row in rows}.values())
+
+
+def table(rows: Iterable[Breakdown]) -> list[list[str]]:
+    """Microseconds of a token, and shares of the parts' sum."""
+    lines = [["level", "file", "lanes", "direction", "threads", *PARTS.values(), "sum", "elapsed"]]
+    lines.append(["---", "---", "---:", "---", *["---:"] * (3 + len(PARTS))])
+    for row in rows:
+        spent = [getattr(row, part) for part in PARTS]
+        whole = sum(spent)
+        lines.append(
+            [str(row.level), f"{row.file} ({row.bytes:,})", str(row.lanes), row.direction, str(row.threads)]
+            + [f"{1e6 * s / row.tokens:.1f} ({s / whole:.0%})" for s in spent]
+            + [f"{1e6 * s / row.tokens:.1f}" for s in (whole, row.elapsed)]
+        )
+    return lines
