@@ -238,6 +238,16 @@ def files_table(rows: list[Row], names: dict[str, str]) -> Table:
     return grid(rows, list(MAIN), list(lines.values()), lambda row: (lines[row.sha256], row.codec), coded)
 
 
+def results_table(rows: list[Row], names: dict[str, str]) -> Table:
+    """The README's: a few codecs, every file."""
+    titles = {"xz-9e": "xz -9e", "zstd-22": "zstd --ultra -22", "brotli-11": "brotli -q 11", "7z-ppmd": "7z PPMd"}
+    titles |= {"zpaq-5": "zpaq -m5", "lmcompress-1": "lmcompress -1", "lmcompress-5": "lmcompress"}
+    kept = [row for row in rows if row.codec in titles]
+    sizes = {row.sha256: f"{names[row.sha256]} ({row.bytes:,})" for row in kept}
+    lines = [sizes[sha256] for sha256 in names if sha256 in sizes]
+    return grid(kept, list(titles.values()), lines, lambda row: (sizes[row.sha256], titles[row.codec]), coded)
+
+
 def kinds_table(rows: list[Row], count: int) -> Table:
     groups = complete(rows, count)
     kept = [row for group in groups.values() for row in group]
@@ -305,7 +315,16 @@ def machine_table(rows: list[Row]) -> Table:
         span = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
         table.append([span, machine, ", ".join(sorted({row.commit for row in group})), load])
     versions = sorted({f"{row.codec} {row.version}" for row in rows}, key=str.lower)
-    return [*table, [], ["Versions: " + "; ".join(versions) + "."]]
+    lines: Table = [*table, [], ["Versions: " + "; ".join(versions) + "."]]
+    if crowded := sorted({f"{label(row)} in {row.study}" for row in rows if under_load(row)}):
+        lines += [[], [f"Some rows under load, so that their speeds are too low: {', '.join(crowded)}."]]
+    return lines
+
+
+def under_load(row: Row) -> bool:
+    """Whether clearly more processes wanted to run than the machine and the codec's own threads account for."""
+    cores = re.search(r"(\d+) cores", row.machine)
+    return cores is not None and (row.load or 0) > int(cores[1]) + 1
 
 
 def markdown(table: Table) -> str:
@@ -319,6 +338,7 @@ def tables(rows: list[Row], breakdowns: list[Breakdown]) -> dict[str, Table]:
         group = [row for row in rows if row.study == "files" and row.sha256 in names]
         if group:
             found[name] = summary_table(group, len(names))
+            found[f"{name}-results"] = results_table(group, names)
             found[f"{name}-files"] = files_table(group, names)
             found[f"{name}-kinds"] = kinds_table(group, len(names))
             found[f"{name}-characters"] = characters_table(group, names)
@@ -351,8 +371,13 @@ def write(plots: bool = True, folder: Path = results.RESULTS, docs: Path = DOCS)
     page = docs / "BENCHMARKS.md"
     docs.mkdir(parents=True, exist_ok=True)
     text = page.read_text(encoding="utf-8") if page.exists() else SKELETON
-    page.write_text(insert(text, tables(rows, breakdowns)), encoding="utf-8")
+    found = tables(rows, breakdowns)
+    page.write_text(insert(text, found), encoding="utf-8")
     written = [page]
+    readme = docs.parent / "README.md"
+    if readme.exists():
+        readme.write_text(insert(readme.read_text(encoding="utf-8"), found), encoding="utf-8")
+        written.append(readme)
     if plots:
         from benchmarks import plot
 

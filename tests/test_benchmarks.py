@@ -1,5 +1,6 @@
 """The harness on a tiny corpus: what it measures is right, and what fails is said to."""
 
+import dataclasses
 import hashlib
 import json
 import sys
@@ -163,10 +164,16 @@ def test_report(tmp_path, monkeypatch):
             for piece in pieces:
                 row = measure.measure(codecs.find(codec), alice, study, QUICK, piece=piece, pieces=2)
                 results.append(tmp_path / "results" / "a.jsonl", row)
+    late = dataclasses.replace(row, codec="lz4-12", load=4.5, machine="some processor, 2 cores, 8 GiB")
+    results.append(tmp_path / "results" / "a.jsonl", late)
+    (tmp_path / "README.md").write_text("Before\n<!-- table samples-results -->\n<!-- end -->\nafter\n")
     pytest.importorskip("matplotlib")
     written = report.write(True, tmp_path / "results", tmp_path / "docs")
+    readme = (tmp_path / "README.md").read_text()
+    assert "|  | xz -9e |" in readme and "| alice29.txt (152,089) | 48,528 |" in readme and readme.endswith("after\n")
     page = (tmp_path / "docs" / "BENCHMARKS.md").read_text()
     assert "| xz-9e | 48,5" in page and "| alice29.txt (152,089) | 54,1" in page
+    assert "speeds are too low: lz4-12 in small.\n" in page
     assert page.index("| xz-9e | 48,528") < page.index("| gzip-9 | 54,182"), "best first"
     assert {path.name for path in written} >= {"front.png", "front.svg", "kinds.svg", "small.svg"}
     page = page.replace("# Benchmarks", "# A heading of ours")
