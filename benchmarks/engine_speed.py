@@ -25,7 +25,7 @@ from lmcompress.engine import native
 from lmcompress.modelfile import Layer, Model
 from lmcompress.tokenizer import byte_tokenizer
 
-FAST = ModelConfig(vocab_size=6144, d_model=256, n_layer=4, n_head=4, d_ff=768, window=192)
+FAST = ModelConfig(vocab_size=6144, d_model=256, n_layer=5, n_head=4, d_ff=768, window=192)
 SLICE = 0.06  # seconds
 BATCH = 256  # (lane, position) pairs in one call when encoding, as in predictor.py
 
