@@ -64,6 +64,11 @@ _Static_assert((-3 >> 1) == -2, "right shifts of negative numbers round down");
 typedef int16_t Slot;       /* (p - 2048) << 4 | count: 12 bits of probability, how often seen */
 typedef uint32_t Statistic; /* p << 10 | count: 22 bits of probability */
 
+/* An inner node of the tree: its children (~token for a leaf), and the ids below: lo <= left < mid <= right < hi */
+typedef struct {
+    int32_t left, right, lo, mid, hi;
+} Node;
+
 /* How many there are of each kind; those that a lesser mixer has come first. */
 typedef struct {
     int contexts, guesses, sets, apms;
@@ -127,7 +132,7 @@ typedef struct {
     int light, n_node, vocab_size, n_lanes, n_active_lanes, predicted, table_bits, run_bits, match_bits, follower_bits;
     void *memory[32]; /* of everything below */
     int n_memory;
-    int32_t *left, *right, *lo, *mid, *hi;
+    Node *nodes;
     uint8_t *text;
     int32_t *start;
     uint16_t log2_table[1024];
@@ -377,6 +382,35 @@ INLINE void approach_group(Mixer *m, Lane *s, const Parts *parts)
     }
 }
 
+/* Inputs of a mixer with such parts, filled up to whole vectors */
+INLINE int n_input(const Parts *parts) { return (3 + 2 * (parts->guesses + parts->contexts) + 15) / 16 * 16; }
+
+INLINE void prefetch_weights(const int16_t *w, const Parts *parts)
+{
+    for (int i = 0; i < n_input(parts); i += 32)
+        PREFETCH(w + i);
+}
+
+/* What belongs to the node is on its way. */
+INLINE void approach_node(Mixer *m, Lane *s, const Parts *parts)
+{
+    const Node *node = m->nodes + s->node;
+    s->apm[0] = m->apm[0] + (int64_t)s->node * APM_ROW;
+    PREFETCH(s->apm[0]);
+    if (parts->apms > 1) {
+        s->apm[1] = m->apm[1] + (hash(s->apm_hash, s->node) >> (64 - APM_BITS)) * APM_ROW;
+        PREFETCH(s->apm[1]);
+    }
+    if (parts->sets > 1) {
+        s->weights[1] = weights_of(m, 1, s->node);
+        prefetch_weights(s->weights[1], parts);
+    }
+    if (s->base) {
+        PREFETCH(s->base + (node->mid >> 6));
+        PREFETCH(s->local + node->mid - 1);
+    }
+}
+
 INLINE void begin_token(Mixer *m, Lane *s, int lane, const Parts *parts)
 {
     int64_t now = m->step * m->n_lanes;
@@ -457,6 +491,10 @@ INLINE void begin_token(Mixer *m, Lane *s, int lane, const Parts *parts)
         s->weights[2] = weights_of(m, 2, place_in(t->field, t->field_tokens, 4));
     if (parts->sets > 3)
         s->weights[3] = weights_of(m, 3, place_in(t->column, t->column_tokens, 8));
+    for (int j = 0; j < parts->sets && j < 4; j++)
+        if (j != 1)
+            prefetch_weights(s->weights[j], parts);
+    approach_node(m, s, parts);
 }
 
 /* A lane comes to a new group of levels: its buckets are found, or made in the place of others. */
@@ -503,20 +541,13 @@ INLINE void train(const int16_t *restrict x, int16_t *restrict w, int16_t error,
     }
 }
 
-/* Inputs of a mixer with such parts, filled up to whole vectors */
-INLINE int n_input(const Parts *parts) { return (3 + 2 * (parts->guesses + parts->contexts) + 15) / 16 * 16; }
-
 INLINE uint64_t below(const Lane *s, int32_t id) { return s->base[id >> 6] + (id & 63 ? s->local[id - 1] : 0); }
 
 INLINE uint32_t predict_lane(Mixer *m, Lane *s, const Parts *parts)
 {
     const int C = parts->contexts, G = parts->guesses;
-    int32_t node = s->node, mid = m->mid[node], level = s->level;
-    s->apm[0] = m->apm[0] + (int64_t)node * APM_ROW;
-    if (parts->apms > 1) {
-        s->apm[1] = m->apm[1] + (hash(s->apm_hash, node) >> (64 - APM_BITS)) * APM_ROW;
-        PREFETCH(s->apm[1]);
-    }
+    const Node *node = m->nodes + s->node;
+    int32_t mid = node->mid, level = s->level;
     int16_t slot[N_CTX], said[N_CTX];
     int32_t row[N_CTX];
     for (int i = 0; i < C; i++)
@@ -535,9 +566,9 @@ INLINE uint32_t predict_lane(Mixer *m, Lane *s, const Parts *parts)
     int order = slot[3] & 15 ? 3 : slot[2] & 15 ? 2 : (slot[1] & 15) != 0;
     x += 2 * C;
     if (s->base) {
-        int32_t lo = m->lo[node], hi = m->hi[node];
-        uint64_t middle = below(s, mid), right = s->base[(hi - 1) >> 6] + s->local[hi - 1] - middle;
-        x[2 * G] = (int16_t)clamp(log2_of(m, right) - log2_of(m, middle - below(s, lo)), 4095);
+        int32_t last = node->hi - 1;
+        uint64_t middle = below(s, mid), right = s->base[last >> 6] + s->local[last] - middle;
+        x[2 * G] = (int16_t)clamp(log2_of(m, right) - log2_of(m, middle - below(s, node->lo)), 4095);
         x[2 * G + 1] = (int16_t)linear22(squash(m, x[2 * G] * 256) >> 2);
     }
     for (int g = 0; g < G; g++)
@@ -548,8 +579,6 @@ INLINE uint32_t predict_lane(Mixer *m, Lane *s, const Parts *parts)
             x[G + g] = (int16_t)(s->guess[g] >= mid ? linear : -linear);
         }
     int confidence = s->alive & 1 ? s->confidence : 0;
-    if (parts->sets > 1)
-        s->weights[1] = weights_of(m, 1, node);
     if (parts->sets > 4)
         s->weights[4] = weights_of(m, 4, (confidence * 4 + (int)(s->alive >> 1 & 3)) * 2 + (level > 3));
     s->final_weights = m->final_weights + (order * 6 + confidence) * N_SET;
@@ -580,10 +609,11 @@ INLINE int32_t learning_rate(const Mixer *m)
 INLINE void update_lane(Mixer *m, Lane *s, int bit, const Parts *parts)
 {
     const int C = parts->contexts, G = parts->guesses;
-    int32_t mid = m->mid[s->node], position = s->position;
+    const Node *node = m->nodes + s->node;
+    int32_t mid = node->mid, position = s->position;
     s->position = 2 * position + 1 + bit;
     s->level++;
-    s->node = bit ? m->right[s->node] : m->left[s->node];
+    s->node = bit ? node->right : node->left;
     if (m->decisions % 64 == 0)
         m->learning = learning_rate(m);
     m->decisions++;
@@ -626,6 +656,8 @@ INLINE void update_lane(Mixer *m, Lane *s, int bit, const Parts *parts)
                 s->input[2 * C + g] = s->input[2 * C + G + g] = 0;
             }
         }
+    if (s->node >= 0)
+        approach_node(m, s, parts);
 }
 
 INLINE void begin_lanes(Mixer *m, int n, int t, const Parts *parts)
@@ -759,7 +791,7 @@ static int mixer_set_up(Mixer *m, const Py_buffer *first)
         for (size_t i = 0; m->apm[j] && i < rows * APM_ROW; i++)
             m->apm[j][i] = (uint16_t)(squash(m, ((int32_t)(i % APM_ROW) - 12) * UNIT) >> 8);
     }
-    if (m->n_memory < 21)
+    if (m->n_memory < 17)
         return 0;
     for (int i = 0; i < 4096; i++) {
         int32_t q = (m->stretch_table[i] + 3072) / 192;
@@ -845,17 +877,15 @@ static PyObject *mixer_new(PyObject *self, PyObject *args)
         m->run_bits = run_bits;
         m->match_bits = match_bits;
         m->follower_bits = follower_bits;
-        m->left = copy(m, b);
-        m->right = copy(m, b + 1);
-        m->lo = copy(m, b + 2);
-        m->mid = copy(m, b + 3);
-        m->hi = copy(m, b + 4);
+        m->nodes = zeros(m, n_node * sizeof *m->nodes);
+        for (Py_ssize_t i = 0; m->nodes && i < n_node; i++)
+            m->nodes[i] = (Node){edge[0][i], edge[1][i], edge[2][i], edge[3][i], edge[4][i]};
         m->text = copy(m, b + 5);
         m->start = copy(m, b + 6);
         memcpy(m->log2_table, b[7].buf, sizeof m->log2_table);
         memcpy(m->stretch_table, b[8].buf, sizeof m->stretch_table);
         memcpy(m->squash_table, b[9].buf, sizeof m->squash_table);
-        if (m->n_memory == 7 && mixer_set_up(m, b + 10))
+        if (m->n_memory == 3 && mixer_set_up(m, b + 10))
             capsule = PyCapsule_New(m, "lmcompress.mixer", capsule_free);
         else
             PyErr_NoMemory();
@@ -1060,7 +1090,7 @@ static PyObject *mixer_encode(PyObject *self, PyObject *args)
                 uint8_t *next = bit + count;
                 for (Py_ssize_t l = 0; l < n; l++)
                     if (m->lanes[l].node >= 0)
-                        *next++ = *token_at(&tokens, l, t) >= m->mid[m->lanes[l].node];
+                        *next++ = *token_at(&tokens, l, t) >= m->nodes[m->lanes[l].node].mid;
                 update_level(m, bit + count);
             }
             end_step(m);
