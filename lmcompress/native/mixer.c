@@ -131,7 +131,9 @@ typedef struct {
 typedef struct {
     int light, n_node, vocab_size, n_lanes, n_active_lanes, predicted, table_bits, run_bits, match_bits, follower_bits;
     void *memory[32]; /* of everything below */
-    int n_memory;
+    char *next;       /* so much room is left there */
+    size_t room;
+    int n_memory, lacking;
     Node *nodes;
     uint8_t *text;
     int32_t *start;
@@ -720,25 +722,37 @@ static void update_level(Mixer *m, const uint8_t *bit) { m->light ? update_light
 
 static void end_step(Mixer *m) { m->light ? end_light(m) : end_full(m); }
 
-/* Memory of zeros that goes with the mixer, in large pages where there are such; NULL where there is none. */
+/* Memory of zeros that goes with the mixer, side by side in large pages where there are such; NULL where there is none. */
 static void *zeros(Mixer *m, size_t size)
 {
-    size_t align = size >= HUGE_PAGE ? HUGE_PAGE : 64;
-    void *memory = m->memory[m->n_memory] = calloc(size + align, 1);
-    if (memory == NULL)
+    size = (size + 63) & ~(size_t)63;
+    if (size <= m->room) {
+        char *start = m->next;
+        m->next += size;
+        m->room -= size;
+        return start;
+    }
+    size_t pages = (size + HUGE_PAGE - 1) & ~(size_t)(HUGE_PAGE - 1);
+    void *memory = calloc(pages + HUGE_PAGE, 1);
+    if (memory == NULL) {
+        m->lacking = 1;
         return NULL;
-    m->n_memory++;
-    void *start = (void *)(((uintptr_t)memory + align - 1) & ~(uintptr_t)(align - 1));
+    }
+    m->memory[m->n_memory++] = memory;
+    char *start = (char *)(((uintptr_t)memory + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1));
 #ifdef MADV_HUGEPAGE
-    if (align == HUGE_PAGE)
-        madvise(start, size / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
+    madvise(start, pages, MADV_HUGEPAGE);
 #endif
+    if (pages - size > m->room) {
+        m->next = start + size;
+        m->room = pages - size;
+    }
     return start;
 }
 
 static void *copy(Mixer *m, const Py_buffer *b)
 {
-    void *p = zeros(m, b->len);
+    void *p = zeros(m, (size_t)b->len);
     return p ? memcpy(p, b->buf, b->len) : NULL;
 }
 
@@ -791,7 +805,7 @@ static int mixer_set_up(Mixer *m, const Py_buffer *first)
         for (size_t i = 0; m->apm[j] && i < rows * APM_ROW; i++)
             m->apm[j][i] = (uint16_t)(squash(m, ((int32_t)(i % APM_ROW) - 12) * UNIT) >> 8);
     }
-    if (m->n_memory < 17)
+    if (m->lacking)
         return 0;
     for (int i = 0; i < 4096; i++) {
         int32_t q = (m->stretch_table[i] + 3072) / 192;
@@ -885,7 +899,7 @@ static PyObject *mixer_new(PyObject *self, PyObject *args)
         memcpy(m->log2_table, b[7].buf, sizeof m->log2_table);
         memcpy(m->stretch_table, b[8].buf, sizeof m->stretch_table);
         memcpy(m->squash_table, b[9].buf, sizeof m->squash_table);
-        if (m->n_memory == 3 && mixer_set_up(m, b + 10))
+        if (!m->lacking && mixer_set_up(m, b + 10))
             capsule = PyCapsule_New(m, "lmcompress.mixer", capsule_free);
         else
             PyErr_NoMemory();
