@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard lmcompress/native/*.c lmcompress/native/*.h)
 
-.PHONY: demo test docs fuzz sanitize cross clean
+.PHONY: demo test bench docs fuzz sanitize cross clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m benchmarks.demo
@@ -13,6 +13,11 @@ test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	LMC_TEST_ALL=1 $(BIN)/python -m pytest
+
+# the samples with every codec that is installed; tables and plots of all results there are
+bench: $(VENV)/bench.stamp
+	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks report
 
 # docs/API.md, from the docstrings; a test compares
 docs: $(VENV)/demo.stamp

@@ -1,5 +1,5 @@
-"""The command: `python -m benchmarks [run|small|scaling|time|parts|lanes|model|quantization|prior|coder|
-kernels|dictionary|report|codecs]`; `run` on the samples by default.
+"""The command: `python -m benchmarks [run|small|scaling|time|steps|kernels|coder|parts|lanes|model|quantization|prior|
+dictionary|report|codecs]`; `run` on the samples by default.
 
 Knows: which codecs on which files, in what order, and where the rows go. Does not know: how anything is measured or drawn.
 """
@@ -22,41 +22,49 @@ from benchmarks import codecs, corpora, measure, results
 from benchmarks.codecs import Codec
 from benchmarks.corpora import Source
 from benchmarks.measure import Effort
-from benchmarks.results import Row
+from benchmarks.results import Record, Row
+from lmcompress.cli import _size as size_of
 from lmcompress.methods import DEFAULT_LEVEL
 
 SAMPLES = corpora.CORPORA / "samples"
 PIECES = (1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10)
-SIZES = (1 << 10, 10 << 10, 100 << 10, 1 << 20, 10 << 20, 100 << 20)
-SMALL_RIVALS = ("gzip-9", "zstd-22", "zstd-22-dict", "brotli-11", "xz-9e", "bzip2-9")
+SIZES = ("1K", "10K", "100K", "1M")
+SMALL = ("gzip-9", "zstd-22", "zstd-22-dict", "brotli-11", "xz-9e", "bzip2-9", "lmcompress-1", "lmcompress-5")
 console = Console(stderr=True)
 
 Work = tuple[Codec, Source, int, int]  # codec, source, threads, bytes per piece
 
 
-def options(command: Callable[..., None]) -> Callable[..., None]:
+def options(repeats: int = Effort.repeats) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """What all studies have in common."""
-    for option in reversed(
-        (
-            click.option("--corpus", "paths", multiple=True, type=click.Path(exists=True, path_type=Path),
-                         help="A file or folder, again for more. Default: the samples in corpora/."),
-            click.option("--codec", "names", multiple=True, help="Again for more. Default: all there are but the slow ones."),
-            click.option("--threads", multiple=True, type=int, help="Again for more, for codecs that heed it. Default: 1."),
-            click.option("--repeats", default=3, show_default=True, help="Runs; the median is kept."),
-            click.option("--budget", default=10.0, show_default=True, help="Seconds after which a run isn't repeated."),
-            click.option("--timeout", default=900.0, show_default=True, help="Seconds after which a codec has failed."),
-            click.option("--out", type=click.Path(path_type=Path), help="File of JSON lines to add to; a CSV is kept beside it."),
-            click.option("--again", is_flag=True, help="Measure also what the file of results has already."),
-        )
-    ):  # fmt: skip
-        command = option(command)
-    return command
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(
+            (
+                click.option("--corpus", "paths", multiple=True, type=click.Path(exists=True, path_type=Path),
+                             help="A file or folder, again for more. Default: the samples in corpora/."),
+                click.option("--codec", "names", multiple=True,
+                             help="Again for more. Default: those that `codecs` calls usual; `small` has fewer."),
+                click.option("--threads", multiple=True, type=int, help="Again for more, for codecs that heed it. Default: 1."),
+                click.option("--repeats", default=repeats, show_default=True, help="Runs, at most; the median is kept."),
+                click.option("--budget", default=Effort.budget, show_default=True,
+                             help="Seconds that the runs of one direction may take together; where the library takes longer in "
+                             "a single run, that is the only one, and the command is not run."),
+                click.option("--timeout", default=Effort.timeout, show_default=True, help="Seconds after which a codec has failed."),
+                click.option("--out", type=click.Path(path_type=Path), help="File of JSON lines to add to; a CSV is kept beside it."),
+                click.option("--again", is_flag=True, help="Measure also what the file of results has already."),
+            )
+        ):  # fmt: skip
+            command = option(command)
+        return command
+
+    return add
 
 
 def chosen(names: tuple[str, ...], usual: Iterable[str] | None = None) -> list[Codec]:
     """The codecs to run; says which are not installed."""
     found = []
-    for name in names or usual or [name for name, codec in codecs.CODECS.items() if not codec.slow]:
+    for name in names or usual or [name for name, codec in codecs.CODECS.items() if codec.usual]:
         try:
             codec = codecs.find(name)
         except (KeyError, ValueError, ImportError, AttributeError):
@@ -71,7 +79,7 @@ def chosen(names: tuple[str, ...], usual: Iterable[str] | None = None) -> list[C
 def carry_out(study: str, works: list[Work], effort: Effort, out: Path | None, again: bool) -> None:
     """Measures all works whose row is not in `out` yet; each row is kept as soon as it is known."""
     out = out or results.RESULTS / dated()
-    done = {row.key(): row for row in results.read(out)}
+    done = {row.key(): row for row in results.latest(results.read(out, Row))}
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -91,8 +99,7 @@ def carry_out(study: str, works: list[Work], effort: Effort, out: Path | None, a
                 progress.console.print(described(row))
             failures += not row.ok
             progress.advance(task)
-    rows = list({row.key(): row for row in results.read(out)}.values())
-    results.write_csv(out.with_suffix(".csv"), rows)
+    results.write_csv(out.with_suffix(".csv"), results.latest(results.read(out, Row)))
     console.print(f"{len(works)} measurements, {failures} failed, in {out}")
     if failures:
         sys.exit(1)
@@ -126,12 +133,13 @@ def main(context: click.Context) -> None:
     """Measure lmcompress and its rivals; without a command: `run` on the samples."""
     if context.invoked_subcommand is None:
         context.invoke(
-            run_command, paths=(), names=(), threads=(), repeats=3, budget=10.0, timeout=900.0, out=None, again=False
-        )
+            run_command, paths=(), names=(), threads=(), repeats=Effort.repeats, budget=Effort.budget,
+            timeout=Effort.timeout, out=None, again=False,
+        )  # fmt: skip
 
 
 @main.command("run")
-@options
+@options()
 def run_command(paths: tuple[Path, ...], names: tuple[str, ...], threads: tuple[int, ...], **rest: Any) -> None:
     """Coded bytes, speed and memory of every codec on every file."""
     files = corpora.sources(paths or (SAMPLES,))
@@ -140,38 +148,41 @@ def run_command(paths: tuple[Path, ...], names: tuple[str, ...], threads: tuple[
 
 
 @main.command()
-@options
+@options(repeats=1)
 def small(paths: tuple[Path, ...], names: tuple[str, ...], threads: tuple[int, ...], **rest: Any) -> None:
-    """The same text in pieces of 1 to 256 KiB, each coded by itself (64 pieces of each file at most), and whole."""
-    usual = [name for name in codecs.CODECS if name in SMALL_RIVALS or name.startswith("lmcompress")]
+    """The same text in pieces of 1 to 256 KiB, each coded by itself: at most 32 pieces, and 128 KiB or one piece, of each file
+    that is longer than the largest piece. Files as a whole are known from `run`."""
     files = corpora.sources(paths or (SAMPLES,))
+    pieces = [piece for piece in PIECES if any(file.size > piece for file in files)]
     works = [
         (codec, file, t, piece)
-        for codec in chosen(names, usual)
+        for codec in chosen(names, SMALL)
         if codec.has_module()
         for file in files
+        if pieces and file.size > pieces[-1]
         for t in with_threads(codec, threads)
-        for piece in (*PIECES, 0)
-        if piece < file.size
+        for piece in pieces
     ]
     carry_out("small", works, effort(rest), rest["out"], rest["again"])
 
 
 @main.command()
-@click.option(
-    "--most", default=100 << 20, show_default=True, help="Bytes; sizes above this or above the corpus are left out."
-)
-@options
-def scaling(most: int, paths: tuple[Path, ...], names: tuple[str, ...], threads: tuple[int, ...], **rest: Any) -> None:
-    """Time and memory against size and threads: the first 1 KiB to 100 MiB of all files one after the other."""
+@click.option("--size", "sizes", multiple=True, default=SIZES, show_default=True, help="Such as 10M; again for more.")
+@options()
+def scaling(
+    sizes: tuple[str, ...], paths: tuple[Path, ...], names: tuple[str, ...], threads: tuple[int, ...], **rest: Any
+) -> None:
+    """Time and memory against size and threads: the first bytes of all files one after the other."""
     text = b"".join(file.path.read_bytes() for file in corpora.sources(paths or (SAMPLES,)))
     with tempfile.TemporaryDirectory() as scratch:
         files = []
-        for size in SIZES:
-            if size <= min(most, len(text)):
-                path = Path(scratch) / f"first-{size}"
-                path.write_bytes(text[:size])
-                files.append(corpora.source(path))
+        for size in map(size_of, sizes):
+            if size > len(text):
+                console.print(f"[dim]{size:,}: the corpus has only {len(text):,} bytes[/]")
+                continue
+            path = Path(scratch) / f"first-{size}"
+            path.write_bytes(text[:size])
+            files.append(corpora.source(path))
         every = chosen(names)
         works = [(codec, file, t, 0) for codec in every for file in files for t in with_threads(codec, threads)]
         carry_out("scaling", works, effort(rest), rest["out"], rest["again"])
@@ -187,17 +198,55 @@ def scaling(most: int, paths: tuple[Path, ...], names: tuple[str, ...], threads:
 def time_command(
     files: tuple[Path, ...], level: int, threads: tuple[int, ...], limit: int, repeats: int, out: Path | None
 ) -> None:
-    """Where the time goes when coding and decoding FILES: network, mixer and range coder, the rest."""
+    """Where the time goes when coding and decoding FILES: the network's parts, mixer and range coder, the rest."""
     from benchmarks import breakdown
 
-    out = out or breakdown.RESULTS / dated()
-    for source in corpora.sources(files or (SAMPLES / "alice29.txt",)):
-        for t in threads:
-            rows = breakdown.measured(source.path, level, t, limit, repeats)
-            breakdown.append(out, rows)
-            for line in breakdown.table(rows)[2:]:
-                console.print(", ".join(line), soft_wrap=True)
-    console.print(f"in {out}")
+    sources = corpora.sources(files or (SAMPLES / "alice29.txt",))
+    works = ((source.path, level, t, limit, repeats) for source in sources for t in threads)
+    keep((row for work in works for row in breakdown.measured(*work)), breakdown.table, out)
+
+
+def keep(records: Iterable[Any], table: Callable[[list[Any]], list[list[str]]], out: Path | None) -> None:
+    """Adds records to `out`, each as soon as it is known, and prints them all as a table."""
+    kept: list[Record] = []
+    for record in records:
+        out = out or results.RESULTS / record.folder / dated()
+        results.append(out, record)
+        kept.append(record)
+    if kept:
+        heads, _, *lines = table(kept)
+        shown = Table(*heads)
+        for line in lines:
+            shown.add_row(*line)
+        Console(width=160).print(shown)
+        console.print(f"in {out}")
+
+
+@main.command("steps")
+@click.option("--model", default="fast", show_default=True, help="A shipped model or a model file.")
+@click.option("--threads", multiple=True, type=int, default=(1, 2), show_default=True, help="Again for more.")
+@click.option("--lanes", multiple=True, type=int, default=(1, 2, 4, 8, 16, 32, 64, 128), show_default=True)
+@click.option("--seconds", default=1.0, show_default=True, help="For each figure.")
+@click.option("--out", type=click.Path(path_type=Path), help="File of JSON lines to add to.")
+def steps_command(
+    model: str, threads: tuple[int, ...], lanes: tuple[int, ...], seconds: float, out: Path | None
+) -> None:
+    """Microseconds of a step of the network with its output distribution, by lanes and threads. LMC_KERNEL names another
+    instruction set than the best."""
+    from benchmarks import kernels
+    from lmcompress import modelfile
+
+    keep(kernels.steps(modelfile.load(model), threads, lanes, seconds), kernels.steps_table, out)
+
+
+@main.command("kernels")
+@click.option("--seconds", default=0.2, show_default=True, help="For each figure.")
+@click.option("--out", type=click.Path(path_type=Path), help="File of JSON lines to add to.")
+def kernels_command(seconds: float, out: Path | None) -> None:
+    """10^9 multiply-adds per second by instruction set and rows (lanes), one thread, and shares of the peak."""
+    from benchmarks import kernels
+
+    keep(kernels.products(seconds), kernels.products_table, out)
 
 
 def block_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -283,14 +332,6 @@ def coder() -> None:
     Console().print(kernels.coder_table())
 
 
-@main.command("kernels")
-def kernels_command() -> None:
-    """Multiply-adds per second by instruction set and lanes; calls of the range coder."""
-    from benchmarks import kernels
-
-    Console().print(*kernels.tables())
-
-
 @main.command()
 @click.argument("pool", type=click.Path(exists=True, path_type=Path))
 @click.option("--size", default=1_000_000, show_default=True, help="Bytes, at most.")
@@ -315,10 +356,11 @@ def report(plots: bool) -> None:
 @main.command("codecs")
 def codecs_command() -> None:
     """What can be measured here."""
-    table = Table("codec", "in process", "command", "version")
+    table = Table("codec", "usual", "in process", "command", "version")
     for name, codec in codecs.CODECS.items():
         version = codec.version() if codec.missing() is None else f"not installed: {codec.missing()}"
-        table.add_row(name, "yes" if codec.has_module() else "", "yes" if codec.has_tool() else "", version)
+        marks = ("yes" if mark else "" for mark in (codec.usual, codec.has_module(), codec.has_tool()))
+        table.add_row(name, *marks, version)
     Console().print(table)
 
 

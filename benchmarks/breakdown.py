@@ -1,47 +1,47 @@
-"""Where the time of coding goes: the network, the mixer and the range coder, the rest.
+"""Where the time of coding goes: the network's parts, the mixer and the range coder, the rest.
 
-Knows: the classes that do the work, clocks around their methods. Does not know: rivals, how results are drawn.
+Knows: the classes that do the work, clocks around their methods, the engine's own clock. Does not know: rivals, how results are
+drawn.
 When encoding, the network works ahead of the mixer in a thread of its own. The parts are timed with both in turn, so that they
 can be added; `elapsed` is timed as it really runs, without clocks inside, and may be less than their sum.
 """
 
 from __future__ import annotations
 
-import datetime
 import hashlib
-import json
-import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import patch
 
 import lmcompress
-from benchmarks import measure, results
+from benchmarks.measure import circumstances
+from benchmarks.results import Record
 from lmcompress import methods, predictor
 from lmcompress.coder import Encoder
 from lmcompress.stream import BLOCK_SIZE
 
-RESULTS = results.RESULTS / "time"
+INSIDE = ("matrices", "attention", "distribution")  # of the network, in the order of the engine's timed()
 PARTS = {
-    "network": "network: matrices, attention, distribution",
+    "matrices": "matrices",
+    "attention": "attention",
+    "distribution": "distribution",
+    "network": "rest of the network",
     "mixer": "mixer and range coder",
     "rest": "rest: tokens, checksums, zstd's probe, Python",
 }
 
 
 @dataclass(frozen=True)
-class Breakdown:
-    """One direction of a text. Seconds, the least of several runs for each figure."""
+class Breakdown(Record):
+    """One direction of a text. Seconds: of the parts in the fastest of several runs, of `elapsed` the least of others."""
 
-    date: str
-    commit: str
-    machine: str
-    load: float | None  # processes that wanted to run, on average over the minute before
+    folder: ClassVar[str] = "time"
+
     level: int
     engine: str
     direction: str  # "encode", "decode"
@@ -51,7 +51,10 @@ class Breakdown:
     bytes: int
     tokens: int
     lanes: int
-    network: float
+    matrices: float  # products
+    attention: float
+    distribution: float  # 2^x of the logits and their sums
+    network: float  # its rest: normalized rows, calls; all of it where the engine has no clock
     mixer: float
     rest: float
     elapsed: float
@@ -86,7 +89,7 @@ def seconds(action: Callable[[], bytes]) -> float:
 
 def parts(action: Callable[[], bytes], engines: predictor.Engines) -> tuple[float, dict[str, float]]:
     """Seconds of all of it, and of each of the parts in it."""
-    spent = {"network": 0.0, "mixer": 0.0}
+    spent = dict.fromkeys(PARTS, 0.0)
 
     def timed(part: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
@@ -98,16 +101,33 @@ def parts(action: Callable[[], bytes], engines: predictor.Engines) -> tuple[floa
 
         return call
 
+    def by_its_clock(distribution: Callable[..., Any]) -> Callable[..., Any]:
+        """What the engine counts itself is not the rest of the network."""
+
+        def call(network: Any, *arguments: Any) -> Any:
+            network.timed(True)
+            result = distribution(network, *arguments)
+            for part, inside in zip(INSIDE, network.timed(False), strict=True):
+                spent[part] += inside
+                spent["network"] -= inside
+            return result
+
+        return call
+
     methods_of = [("mixer", engines.mixer, name) for name in ("__init__", "encode", "decode")]
     methods_of += [("mixer", Encoder, "encode")]
     if engines.network is not None:
         methods_of += [("network", type(engines.network), name) for name in ("start", "distribution")]
     with ExitStack() as stack:
         stack.enter_context(patch.object(predictor, "ThreadPoolExecutor", InTurn))
+        if hasattr(engines.network, "timed"):
+            network = type(engines.network)
+            stack.enter_context(patch.object(network, "distribution", by_its_clock(network.distribution)))
         for part, owner, name in methods_of:
             stack.enter_context(patch.object(owner, name, timed(part, getattr(owner, name))))
         whole = seconds(action)
-    return whole, {**spent, "rest": whole - sum(spent.values())}
+    spent["rest"] = whole - sum(spent.values())
+    return whole, spent
 
 
 def measured(path: Path, level: int, threads: int, limit: int, repeats: int) -> list[Breakdown]:
@@ -124,32 +144,17 @@ def measured(path: Path, level: int, threads: int, limit: int, repeats: int) -> 
     }
     rows = []
     for direction, action in actions.items():
-        load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+        around = circumstances()
         elapsed = min(seconds(action) for _ in range(repeats))
         _, spent = min((parts(action, codec.engines) for _ in range(repeats)), key=lambda run: run[0])
-        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         rows.append(
             Breakdown(
-                date=now, commit=measure.commit(), machine=measure.machine(), load=load, level=level,
-                engine=codec.engine_name, direction=direction, threads=threads, file=path.name,
+                **(around | spent), level=level, engine=codec.engine_name, direction=direction, threads=threads, file=path.name,
                 sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), tokens=tokens,
-                lanes=codec._most_lanes(len(data), tokens), elapsed=elapsed, **spent,
+                lanes=codec._most_lanes(len(data), tokens), elapsed=elapsed,
             )
         )  # fmt: skip
     return rows
-
-
-def append(path: Path, rows: Iterable[Breakdown]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
-
-
-def read_all(folder: Path = RESULTS) -> list[Breakdown]:
-    """Of all files' rows the latest about each thing."""
-    lines = [line for path in sorted(folder.glob("*.jsonl")) for line in path.read_text("utf-8").splitlines()]
-    rows = sorted((Breakdown(**json.loads(line)) for line in lines), key=lambda row: row.date)
-    return list({row.key(): row for row in rows}.values())
 
 
 def table(rows: Iterable[Breakdown]) -> list[list[str]]:

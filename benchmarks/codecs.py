@@ -4,8 +4,8 @@ Knows: how each is called, in this process through its Python module and as a co
 know: timing, files' meaning. A codec of your own is named `package.module:Class` on the command line.
 
 Not in package archives: cmix (https://github.com/byronknoll/cmix, `make`, needs 32 GB) and paq8px
-(https://github.com/hxim/paq8px, its releases hold a binary); put `cmix` and `paq8px` on the PATH. They take minutes per
-megabyte and are run only when named.
+(https://github.com/hxim/paq8px, `build/build-linux-with-gcc.sh`); put `cmix` and `paq8px` on the PATH, and the path of cmix's
+dictionary/english.dic into CMIX_DICTIONARY. They take minutes per megabyte and are run only when named.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import lzma
+import os
 import re
 import shutil
 import subprocess
@@ -50,9 +51,13 @@ class Codec:
     tool_version: tuple[str, ...] = ("--version",)
     flags: tuple[str, ...] = ()  # pack() as a filter: tool, flags
     unflags: tuple[str, ...] = ("-d", "-c")  # unpack() as a filter
-    slow = False  # minutes per megabyte: run only when named
-    threaded = False  # heeds `threads`
+    usual = True  # run also when not named
     threads = 1
+
+    @property
+    def threaded(self) -> bool:
+        """Whether it heeds `threads`."""
+        return False
 
     def has_module(self) -> bool:
         return self.module is not None and importlib.util.find_spec(self.module.split(".")[0]) is not None
@@ -97,11 +102,11 @@ class Codec:
 
 
 def command_version(tool: str, arguments: tuple[str, ...]) -> str:
-    """The first thing like a version number that the program prints."""
+    """The first thing like a version number that the program prints: 1.2.3, version 21, v211."""
     done = subprocess.run(
         [tool, *arguments], capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL
     )
-    found = re.search(r"\d+\.\d+(\.\d+)*", done.stdout + done.stderr)
+    found = re.search(r"\d+\.\d+(?:\.\d+)*|(?<=version )\d+|(?<=\bv)\d+", done.stdout + done.stderr)
     return found[0] if found else "unknown"
 
 
@@ -147,6 +152,7 @@ class Xz(Codec):
 class Zstd(Codec):
     module, tool = "zstandard", "zstd"
     window = 27  # log2; the command's --long=27
+    sized: tuple[int, Any] = (-1, None)  # the last compressor and the size it is for: it has digested the dictionary
 
     def __init__(self, level: int) -> None:
         self.level = level
@@ -162,21 +168,31 @@ class Zstd(Codec):
     def dictionary(self) -> Any:
         return None
 
-    def encode(self, data: bytes) -> bytes:
+    def compressor(self, size: int) -> Any:
         zstandard = importlib.import_module("zstandard")
         if self.level < 22:
-            return zstandard.ZstdCompressor(level=self.level).compress(data)
+            return zstandard.ZstdCompressor(level=self.level)
         # without dict_size the tables would be too small to index the dictionary
         dict_size = len(self.dictionary) if self.dictionary else 0
         parameters = zstandard.ZstdCompressionParameters.from_level(
-            22, source_size=len(data), dict_size=dict_size, window_log=self.window, enable_ldm=True
+            22, source_size=size, dict_size=dict_size, window_log=self.window, enable_ldm=True
         )
-        return zstandard.ZstdCompressor(compression_params=parameters, dict_data=self.dictionary).compress(data)
+        return zstandard.ZstdCompressor(compression_params=parameters, dict_data=self.dictionary)
+
+    @cached_property
+    def decompressor(self) -> Any:
+        zstandard = importlib.import_module("zstandard")
+        return zstandard.ZstdDecompressor(max_window_size=2**self.window, dict_data=self.dictionary)
+
+    def encode(self, data: bytes) -> bytes:
+        if self.sized[0] != len(data):
+            self.sized = len(data), self.compressor(len(data))
+        coded: bytes = self.sized[1].compress(data)
+        return coded
 
     def decode(self, data: bytes) -> bytes:
-        zstandard = importlib.import_module("zstandard")
-        decompressor = zstandard.ZstdDecompressor(max_window_size=2**self.window, dict_data=self.dictionary)
-        return decompressor.decompress(data)
+        decoded: bytes = self.decompressor.decompress(data)
+        return decoded
 
 
 class ZstdDictionary(Zstd):
@@ -259,17 +275,22 @@ class Lrzip(Codec):
 
 
 class Cmix(Codec):
-    name, tool, tool_version, slow = "cmix", "cmix", (), True
+    name, tool, tool_version, usual = "cmix", "cmix", (), False
+    dictionary = tuple(filter(None, (os.environ.get("CMIX_DICTIONARY"),)))  # a path, or nothing
+
+    @property
+    def model_bytes(self) -> int:
+        return sum(Path(path).stat().st_size for path in self.dictionary)
 
     def pack(self, source: Path, archive: Path) -> Command:
-        return Command(("cmix", "-c", str(source), str(archive)))
+        return Command(("cmix", "-c", *self.dictionary, str(source), str(archive)))
 
     def unpack(self, archive: Path, target: Path) -> Command:
-        return Command(("cmix", "-d", str(archive), str(target)))
+        return Command(("cmix", "-d", *self.dictionary, str(archive), str(target)))
 
 
 class Paq8px(Codec):
-    name, tool, tool_version, slow = "paq8px-8", "paq8px", (), True
+    name, tool, tool_version, usual = "paq8px-8", "paq8px", (), False
 
     def pack(self, source: Path, archive: Path) -> Command:
         return Command(("paq8px", "-8", str(source), str(archive)))
@@ -281,26 +302,37 @@ class Paq8px(Codec):
 class LMCompress(Codec):
     """This project, at a level, with its model or another."""
 
-    module, tool, threaded = "lmcompress", sys.executable, True
+    module, tool = "lmcompress", sys.executable
 
     def __init__(self, level: int, model: str | None = None) -> None:
         self.level, self.model = level, model
+        self.usual = level in (1, 3, 5)  # an hour would not do for all of them on 26 MB
         self.name = f"lmcompress-{level}" + (f"@{model}" if model else "")
+
+    @property
+    def threaded(self) -> bool:
+        network: bool = importlib.import_module("lmcompress.methods").LEVELS[self.level].network
+        return network
 
     def has_tool(self) -> bool:
         return self.has_module()
 
     def module_version(self) -> str:
-        return importlib.import_module("lmcompress").__version__
+        modelfile = importlib.import_module("lmcompress.modelfile")
+        digest = self.file.read_bytes()[-modelfile.DIGEST_SIZE :]
+        return f"{importlib.import_module('lmcompress').__version__}, model {digest.hex()[:8]}"
+
+    @property
+    def file(self) -> Path:
+        """The model's."""
+        methods = importlib.import_module("lmcompress.methods")
+        model = self.model or methods.LEVELS[self.level].model
+        shipped = Path(methods.__file__).parent / "models" / f"{model}.lmm"
+        return shipped if shipped.exists() else Path(str(model))
 
     @property
     def model_bytes(self) -> int:
-        methods = importlib.import_module("lmcompress.methods")
-        model: str | None = self.model or methods.LEVELS[self.level].model
-        if model is None:
-            return 0
-        shipped = Path(str(methods.__file__)).parent / "models" / f"{model}.lmm"
-        return (shipped if shipped.exists() else Path(model)).stat().st_size
+        return self.file.stat().st_size
 
     def encode(self, data: bytes) -> bytes:
         lmcompress = importlib.import_module("lmcompress")

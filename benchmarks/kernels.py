@@ -1,5 +1,4 @@
-"""What the inner loops cost: the range coder per call, the matrix kernels against the machine's peak. (A step of the engine:
-engine_speed.py.)
+"""What the inner loops cost: products of matrices against the machine's peak, steps of the network, calls of the range coder.
 
 Knows: clocks and the package's own parts. Does not know: files, other codecs.
 """
@@ -7,12 +6,17 @@ Knows: clocks and the package's own parts. Does not know: files, other codecs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from rich.table import Table
 
+from benchmarks.measure import circumstances
+from benchmarks.results import Record
 from lmcompress.coder import BACKENDS, ONE, Decoder, Encoder
+from lmcompress.modelfile import Model
 
 try:
     from lmcompress import _native
@@ -23,7 +27,41 @@ CALLS = (1, 8, 32, 128, 1024, 200_000)  # decisions per call
 DECISIONS = 200_000
 ROWS = (1, 8, 16, 32, 64, 128)  # of a product: lanes in a step
 GEMM = (256, 1024)  # inputs and outputs, about those of the fast model
-LARGE = (256, 2048, 2048)  # rows, inputs, outputs
+LARGE = (256, 2048, 2048)  # rows, inputs, outputs of the product that stands for the peak
+
+
+@dataclass(frozen=True)
+class Product(Record):
+    """Products of int8 matrices on one thread: multiply-adds per second."""
+
+    folder: ClassVar[str] = "kernels"
+
+    kernel: str
+    rows: int
+    inputs: int
+    outputs: int
+    rate: float
+    peak: float  # of a large product of the same kernel in the same run
+
+    def key(self) -> tuple[Any, ...]:
+        return (self.kernel, self.rows, self.inputs, self.outputs)
+
+
+@dataclass(frozen=True)
+class Step(Record):
+    """One step of all lanes through the network, with its output distribution: seconds, of many steps."""
+
+    folder: ClassVar[str] = "steps"
+
+    model: str
+    kernel: str
+    threads: int
+    lanes: int
+    least: float
+    median: float
+
+    def key(self) -> tuple[Any, ...]:
+        return (self.model, self.kernel, self.threads, self.lanes)
 
 
 def best(action: Callable[[], object], repeats: int = 5) -> float:
@@ -72,19 +110,61 @@ def coder_table() -> Table:
     return table
 
 
-def gemm_table(seconds: float = 0.2) -> Table:
-    """Products of int8 matrices on one thread, by the number of rows (lanes of a step), and a large one that stands for the
-    machine's peak."""
-    title = f"10^9 multiply-adds/s: rows x {GEMM[0]} x {GEMM[1]}; peak: {' x '.join(map(str, LARGE))}"
-    table = Table("kernel", *(f"{rows}" for rows in ROWS), "peak", title=title)
-    for kernel in _native.kernels():
-        rates = [_native.bench_gemm(kernel, rows, GEMM[1], GEMM[0], seconds) for rows in ROWS]
-        rates.append(_native.bench_gemm(kernel, LARGE[0], LARGE[2], LARGE[1], seconds))
-        table.add_row(kernel, *(f"{rate / 1e9:.1f}" for rate in rates))
+def products(seconds: float) -> Iterator[Product]:
+    """Of every kernel of this machine, each figure measured for so long; none without compiled kernels."""
+    for kernel in _native.kernels() if _native is not None else ():
+        around = circumstances()
+        peak = _native.bench_gemm(kernel, LARGE[0], LARGE[2], LARGE[1], seconds)
+        for rows in ROWS:
+            rate = _native.bench_gemm(kernel, rows, GEMM[1], GEMM[0], seconds)
+            yield Product(**around, kernel=kernel, rows=rows, inputs=GEMM[0], outputs=GEMM[1], rate=rate, peak=peak)
+
+
+def steps(model: Model, threads: Sequence[int], lanes: Sequence[int], seconds: float) -> Iterator[Step]:
+    """Each figure measured for so long (and 10 steps), with windows that are full, and any tokens."""
+    from lmcompress.engine.native import Engine
+
+    rng, vocabulary = np.random.default_rng(0), model.config.vocab_size
+    for n_threads in threads:
+        engine = Engine(model, n_threads)
+        for n_lanes in lanes:
+            around, state, times = circumstances(), engine.start(n_lanes), list[float]()
+            engine.run(state, rng.integers(0, vocabulary, (n_lanes, model.config.window)).astype(np.int32))
+            end = time.perf_counter() + seconds
+            while len(times) < 10 or time.perf_counter() < end:
+                tokens = rng.integers(0, vocabulary, n_lanes).astype(np.int32)
+                start = time.perf_counter()
+                engine.distribution(state, tokens)
+                times.append(time.perf_counter() - start)
+            least, median = float(min(times)), float(np.median(times))
+            yield Step(
+                **around, model=model.name, kernel=engine.kernel, threads=n_threads, lanes=n_lanes, least=least,
+                median=median,
+            )  # fmt: skip
+
+
+def products_table(products: Iterable[Product]) -> list[list[str]]:
+    """10^9 multiply-adds per second, and shares of the peak."""
+    products = [p for p in products if (p.inputs, p.outputs) == GEMM]
+    table = [["kernel", *(f"{rows} rows" for rows in ROWS), "peak"], ["---", *["---:"] * (len(ROWS) + 1)]]
+    for kernel in dict.fromkeys(p.kernel for p in products):
+        cells = {p.rows: f"{p.rate / 1e9:.0f} ({p.rate / p.peak:.0%})" for p in products if p.kernel == kernel}
+        peak = max(p.peak for p in products if p.kernel == kernel)
+        table.append([kernel, *(cells.get(rows, "") for rows in ROWS), f"{peak / 1e9:,.0f}"])
     return table
 
 
-def tables() -> list[Table]:
-    """Without a compiled engine, only what there is."""
-    compiled = _native is not None and hasattr(_native, "bench_gemm")
-    return [*([gemm_table()] if compiled else []), coder_table()]
+def steps_table(steps: Iterable[Step]) -> list[list[str]]:
+    """Microseconds of a step: the least, the median."""
+    steps = list(steps)
+    lanes = sorted({step.lanes for step in steps})
+    table = [["model", "kernel", "threads", *(f"{n} lanes" if n > 1 else "1 lane" for n in lanes)]]
+    table.append(["---", "---", *["---:"] * (1 + len(lanes))])
+    for line in dict.fromkeys((step.model, step.kernel, step.threads) for step in steps):
+        cells = {
+            step.lanes: f"{1e6 * step.least:,.0f} / {1e6 * step.median:,.0f}"
+            for step in steps
+            if (step.model, step.kernel, step.threads) == line
+        }
+        table.append([*map(str, line), *(cells.get(n, "") for n in lanes)])
+    return table

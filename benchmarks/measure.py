@@ -14,9 +14,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from benchmarks.codecs import Codec
 from benchmarks.corpora import Source
@@ -31,7 +33,9 @@ class Effort:
     """How long a measurement may take."""
 
     repeats: int = 3
-    budget: float = 10.0  # seconds in one direction after which nothing is repeated
+    budget: float = (
+        5.0  # seconds that all runs of one way and direction may take together, if the first does not take more
+    )
     timeout: float = 900.0  # seconds in one direction after which a codec has failed
 
 
@@ -39,18 +43,18 @@ class Failed(Exception):
     """A codec that did not do what it should."""
 
 
-def measure(
-    codec: Codec, source: Source, study: str, effort: Effort, threads: int = 1, piece: int = 0, pieces: int = 64
-) -> Row:
-    """Never raises for what a codec does wrong: the row says it."""
+def measure(codec: Codec, source: Source, study: str, effort: Effort, threads: int = 1, piece: int = 0) -> Row:
+    """Never raises for what a codec does wrong: the row says it. A codec is not run as a command where it took longer than the
+    effort's budget in process, nor on pieces."""
+    start = time.perf_counter()
     if piece:
-        parts = cut(source.path.read_bytes(), piece, pieces)
+        parts = cut(source.path.read_bytes(), piece)
         size, chars, sha256 = sum(map(len, parts)), None, hashlib.sha256(b"".join(parts)).hexdigest()
     else:
         size, chars, sha256 = source.size, source.chars, source.sha256
     ways = [how for how, there in (("module", codec.has_module()), ("tool", codec.has_tool() and not piece)) if there]
     found: dict[str, object] = {}
-    error, load = "", round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+    error, around = "", circumstances()
     try:
         found |= {"version": codec.version(), "model_bytes": codec.model_bytes}
         with tempfile.TemporaryDirectory() as scratch:
@@ -60,8 +64,7 @@ def measure(
                 for direction in ("encode", "decode"):
                     job = Job(
                         codec=codec.name, threads=threads, direction=direction, how=how, source=str(source.path.resolve()),
-                        archive=archive, sha256=sha256, piece=piece, pieces=pieces, repeats=effort.repeats,
-                        budget=effort.budget,
+                        archive=archive, sha256=sha256, piece=piece, repeats=effort.repeats, budget=effort.budget,
                     )  # fmt: skip
                     answers[direction] = run(job, effort.timeout)
                 for direction, answer in answers.items():
@@ -69,6 +72,8 @@ def measure(
                     found[f"{how}_{direction}_memory"] = answer.peak_bytes
                     found["runs"] = len(answer.seconds)
                 found.setdefault("coded_bytes", answers["encode"].coded_bytes)
+                if max(min(answer.seconds) for answer in answers.values()) > effort.budget:
+                    break
     except Exception as failure:
         error = str(failure) or type(failure).__name__
     coded = found.get("coded_bytes")
@@ -76,11 +81,17 @@ def measure(
         found["bpb"] = round(8 * coded / size, 4) if size else None
         found["bpc"] = round(8 * coded / chars, 4) if chars else None
     return Row(
-        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), commit=commit(), machine=machine(),
-        load=load, study=study, codec=codec.name, threads=threads, file=source.name, kind=source.kind, sha256=source.sha256, bytes=size,
-        chars=chars, piece=piece, ok=not error, error=error,
+        **around, study=study, codec=codec.name, threads=threads, file=source.name, kind=source.kind, sha256=source.sha256,
+        bytes=size, chars=chars, piece=piece, ok=not error, error=error, took=round(time.perf_counter() - start, 3),
         **({"version": "unknown", "model_bytes": 0} | found),  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+def circumstances() -> dict[str, Any]:
+    """What every record begins with."""
+    load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    return {"date": now, "commit": commit(), "machine": machine(), "load": load}
 
 
 def run(job: Job, timeout: float) -> Answer:

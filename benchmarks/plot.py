@@ -35,6 +35,7 @@ COLORS = (
     "#999999",
     "#6a3d9a",
 )  # Okabe and Ito, and more
+PART_COLORS = ("#0072b2", "#56b4e9", "#009e73", "#b8d8e8", OURS, "#999999")
 PLACES = (
     (6, 0),
     (6, 8),
@@ -224,7 +225,7 @@ def breakdown(rows: list[Breakdown]) -> Figure | None:
         at += 1.0 if i == 0 or row.sha256 == rows[i - 1].sha256 else 1.5
         names.append((at, f"{row.file}, {row.lanes} lane{'s' * (row.lanes > 1)}: {row.direction}, {threads_of(row)}"))
         left = 0.0
-        for part, color in zip(PARTS, ("#0072b2", OURS, "#999999"), strict=True):
+        for part, color in zip(PARTS, PART_COLORS, strict=True):
             width = 1e6 * getattr(row, part) / row.tokens
             ax.barh(at, width, 0.75, left, color=color, label=PARTS[part] if i == 0 else None)
             left += width

@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from benchmarks import breakdown, results
+from benchmarks import breakdown, kernels, results
 from benchmarks.breakdown import Breakdown
 from benchmarks.corpora import CORPORA
 from benchmarks.results import Row
@@ -22,90 +22,6 @@ MAIN = (
     "gzip-9", "xz-9e", "zstd-22", "brotli-11", "bzip2-9", "bzip3-64", "7z-ppmd", "zpaq-5", "paq8px-8", "cmix",
     "lmcompress-1", "lmcompress-5", "lmcompress-9",
 )  # fmt: skip  # those in tables that have a column for each codec
-SKELETON = """# Benchmarks
-
-Measured by `python -m benchmarks`, each figure from coded bytes that were decoded again and compared. `python -m benchmarks run
---corpus FOLDER` measures any text of yours, `python -m benchmarks report` writes the tables and plots below from all results
-kept in `benchmarks/results` (the latest of each). The samples in `corpora/samples` are in this repository: there the plain
-`python -m benchmarks` gives the same coded sizes to the byte.
-
-- **bpb** is coded bits per byte of the original; **bpc** per Unicode character.
-- **model bytes** are what a decoder needs beside its program and the archive: a model, a dictionary. They ship with the program
-  and are not part of an archive; "with model" adds them once to the whole set of files.
-- **speed** is in MB/s (10^6 bytes of original per second). In process: the call of the library, without start-up. Command: the
-  whole program from start to end. Median of up to three runs; one thread unless said otherwise.
-- **memory** is the peak of the process that encodes or decodes, interpreter and data included.
-- **load** is how many processes wanted to run while it was measured: where it is above the number of cores, others had a share of
-  them, and speeds are lower than the machine's.
-
-Rivals that are commands: `apt-get install 7zip zpaq bzip3 lrzip brotli zstd lz4 xz-utils`; cmix and paq8px from their
-repositories (benchmarks/codecs.py says where). `python -m benchmarks codecs` tells what is found. The inner loops have their own
-measurements: `python -m benchmarks kernels` (matrix kernels and range coder), `python -m benchmarks.engine_speed`.
-
-<!-- table machine -->
-<!-- end -->
-
-## The evaluation files
-
-Named in `corpora/manifest.json`; nothing was trained or tuned on them.
-
-![Speed against size](plots/front.svg)
-
-<!-- table evaluation -->
-<!-- end -->
-
-Coded bytes of each file:
-
-<!-- table evaluation-files -->
-<!-- end -->
-
-Bits per byte by kind of text:
-
-![Bits per byte by kind of text](plots/kinds.svg)
-
-<!-- table evaluation-kinds -->
-<!-- end -->
-
-Bits per character, where a character is not a byte:
-
-<!-- table evaluation-characters -->
-<!-- end -->
-
-## Small files
-
-The same text in pieces, each coded by itself (up to 64 pieces of a file, spread over it; every file of 256 KiB and more
-counts the same): bits per byte. The dictionary of
-zstd-22-dict was trained on the text that lmcompress's models were tuned on.
-
-![Bits per byte against size](plots/small.svg)
-
-<!-- table small -->
-<!-- end -->
-
-## Time and memory against size
-
-<!-- table scaling -->
-<!-- end -->
-
-## Where the time goes
-
-Microseconds of a token at the default level, `python -m benchmarks time FILE...`, the least of three runs. When encoding, the
-network works ahead of the mixer in a thread of its own: parts are timed in turn, `elapsed` (the mark) as it really runs.
-
-![Microseconds of a token by part](plots/time.svg)
-
-<!-- table time -->
-<!-- end -->
-
-## The samples
-
-<!-- table samples -->
-<!-- end -->
-
-<!-- table samples-files -->
-<!-- end -->
-"""
-
 Table = list[list[str]]
 
 
@@ -205,7 +121,15 @@ def summary_table(rows: list[Row], count: int) -> Table:
             + [memory(group, direction) for direction in ("encode", "decode")]
             + [f"{max(row.load or 0 for row in group):.1f}"]
         )
-    return table
+    return table + duration(row for group in complete(rows, count).values() for row in group)
+
+
+def duration(rows: Iterable[Row]) -> Table:
+    """A line of text, where it is known of all rows."""
+    took = [row.took for row in rows]
+    if not took or None in took:
+        return []
+    return [[], [f"All of these measurements took {sum(filter(None, took)) / 60:.1f} minutes."]]
 
 
 def grid(
@@ -262,27 +186,29 @@ def characters_table(rows: list[Row], names: dict[str, str]) -> Table:
 
 
 def small_table(rows: list[Row]) -> Table:
-    sizes = sorted({row.piece for row in rows} - {0})
-    order = [*sizes, 0]
-    titles = {size: f"{size >> 10} KiB" if size else "whole" for size in order}
     kept = small_rows(rows)
+    titles = {size: f"{size >> 10} KiB" for size in sorted({row.piece for row in kept} - {0})} | {0: "whole"}
     names = list(dict.fromkeys(sorted((label(row) for row in kept), key=rank)))
-    return grid(
+    table = grid(
         kept,
         list(titles.values()),
         names,
         lambda row: (label(row), titles[row.piece]),
         lambda cell: f"{mean_bpb(cell):.3f}",
     )
+    return table + duration(row for row in kept if row.piece)
 
 
 def small_rows(rows: list[Row]) -> list[Row]:
-    """Of the files that are longer than the largest piece, the rows of codecs that did them all."""
-    largest = max((row.piece for row in rows), default=0)
-    files = {row.sha256 for row in rows if row.piece == largest}
-    kept = [row for row in rows if row.sha256 in files]
-    count = len({(row.sha256, row.piece) for row in kept})
-    return [row for group in complete(kept, count).values() for row in group]
+    """Of the files that are longer than the largest piece: study "small" of the codecs that did them all, and those of them that
+    did them all in study "files"."""
+    pieces = [row for row in rows if row.study == "small"]
+    largest = max((row.piece for row in pieces), default=0)
+    files = {row.sha256 for row in pieces if row.piece == largest}
+    pieces = [row for row in pieces if row.sha256 in files]
+    groups = complete(pieces, len({(row.sha256, row.piece) for row in pieces}))
+    whole = [row for row in rows if row.study == "files" and row.sha256 in files and label(row) in groups]
+    return [row for found in (groups, complete(whole, len(files))) for group in found.values() for row in group]
 
 
 def rank(name: str) -> int:
@@ -302,7 +228,7 @@ def scaling_table(rows: list[Row]) -> Table:
                 [name, f"{row.bytes:,}", f"{row.coded_bytes:,}", *(number(s) for s in seconds)]
                 + [memory([row], direction) for direction in ("encode", "decode")]
             )
-    return table
+    return table + duration(rows)
 
 
 def machine_table(rows: list[Row]) -> Table:
@@ -332,8 +258,9 @@ def markdown(table: Table) -> str:
     return "\n".join("| " + " | ".join(line) + " |" if len(line) > 1 else "".join(line) for line in table)
 
 
-def tables(rows: list[Row], breakdowns: list[Breakdown]) -> dict[str, Table]:
-    found = {"machine": machine_table(rows), "time": breakdown.table(breakdowns)}
+def tables(rows: list[Row]) -> dict[str, Table]:
+    """Those of codecs and files."""
+    found = {"machine": machine_table(rows)}
     for name, names in collections().items():
         group = [row for row in rows if row.study == "files" and row.sha256 in names]
         if group:
@@ -342,42 +269,42 @@ def tables(rows: list[Row], breakdowns: list[Breakdown]) -> dict[str, Table]:
             found[f"{name}-files"] = files_table(group, names)
             found[f"{name}-kinds"] = kinds_table(group, len(names))
             found[f"{name}-characters"] = characters_table(group, names)
-    for study, make in (("small", small_table), ("scaling", scaling_table)):
-        group = [row for row in rows if row.study == study]
-        if group:
-            found[study] = make(group)
+    found["small"] = small_table(rows)
+    found["scaling"] = scaling_table([row for row in rows if row.study == "scaling"])
     failed = [row for row in rows if not row.ok]
     if failed:
         found["machine"] += [
             [],
             [f"Failed: {'; '.join(f'{label(row)} on {row.file}: {row.error}' for row in failed)}."],
         ]
-    return {name: table for name, table in found.items() if len(table) > 2}
+    return found
 
 
 def insert(text: str, found: dict[str, Table]) -> str:
-    """`text` with what stands between the markers of each table replaced by it."""
+    """`text` with what stands between the markers of each table replaced by it, if that has any lines."""
 
     def replace(match: re.Match[str]) -> str:
         table = found.get(match[1])
-        return match[0] if table is None else f"<!-- table {match[1]} -->\n{markdown(table)}\n\n<!-- end -->"
+        return (
+            match[0]
+            if table is None or len(table) <= 2
+            else f"<!-- table {match[1]} -->\n{markdown(table)}\n\n<!-- end -->"
+        )
 
     return re.sub(r"<!-- table ([\w-]+) -->\n.*?<!-- end -->", replace, text, flags=re.DOTALL)
 
 
 def write(plots: bool = True, folder: Path = results.RESULTS, docs: Path = DOCS) -> list[Path]:
     """The files written."""
-    rows, breakdowns = results.read_all(folder), breakdown.read_all(folder / "time")
-    page = docs / "BENCHMARKS.md"
-    docs.mkdir(parents=True, exist_ok=True)
-    text = page.read_text(encoding="utf-8") if page.exists() else SKELETON
-    found = tables(rows, breakdowns)
-    page.write_text(insert(text, found), encoding="utf-8")
-    written = [page]
-    readme = docs.parent / "README.md"
-    if readme.exists():
-        readme.write_text(insert(readme.read_text(encoding="utf-8"), found), encoding="utf-8")
-        written.append(readme)
+    rows, breakdowns = results.read_all(Row, folder), results.read_all(Breakdown, folder)
+    found = tables(rows) | {
+        "time": breakdown.table(breakdowns),
+        "kernels": kernels.products_table(results.read_all(kernels.Product, folder)),
+        "steps": kernels.steps_table(results.read_all(kernels.Step, folder)),
+    }
+    written = [docs / "BENCHMARKS.md", docs.parent / "README.md"]
+    for page in written:
+        page.write_text(insert(page.read_text(encoding="utf-8"), found), encoding="utf-8")
     if plots:
         from benchmarks import plot
 
@@ -385,7 +312,7 @@ def write(plots: bool = True, folder: Path = results.RESULTS, docs: Path = DOCS)
         measured = {name: [r for r in rows if r.study == "files" and r.sha256 in names] for name, names in sets.items()}
         name = "evaluation" if measured["evaluation"] else "samples"
         groups = complete(measured[name], len(sets[name]))
-        small = small_rows([row for row in rows if row.study == "small"])
+        small = small_rows(rows)
         for title, draw in (
             ("front", lambda: plot.front(groups)),
             ("kinds", lambda: plot.kinds(groups)),

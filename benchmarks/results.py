@@ -1,6 +1,6 @@
-"""Rows of measurements, kept as JSON lines and as CSV.
+"""Records of measurements, kept as JSON lines, a folder for each kind; rows of whole files as CSV too.
 
-Knows: files of rows, which row is about the same thing as another. Does not know: how a row came to be.
+Knows: files of records, which record is about the same thing as another. Does not know: how one came to be.
 """
 
 from __future__ import annotations
@@ -10,20 +10,35 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 RESULTS = Path(__file__).with_name("results")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One codec on one file. Times are medians, in seconds, for all of `bytes`; memory is the peak, in bytes. `module`
-    columns: in a Python process, without its start; `tool` columns: the command, from its start to its end."""
+class Record:
+    """A measurement and its circumstances."""
+
+    folder: ClassVar[str] = "."  # below that of all results
 
     date: str
     commit: str
     machine: str
     load: float | None  # processes that wanted to run, on average over the minute before
+
+    def key(self) -> tuple[Any, ...]:
+        """What is measured; a later record with the same key replaces this one."""
+        raise NotImplementedError
+
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class Row(Record):
+    """One codec on one file. Times are medians, in seconds, for all of `bytes`; memory is the peak, in bytes. `module`
+    columns: in a Python process, without its start; `tool` columns: the command, from its start to its end."""
+
     study: str  # "files", "small", "scaling"
     codec: str
     version: str
@@ -35,7 +50,7 @@ class Row:
     chars: int | None  # Unicode characters; None where it is not UTF-8 or in pieces
     piece: int  # bytes per piece, 0: in one piece
     model_bytes: int  # needed to decode, beside the program and the coded bytes
-    ok: bool  # coded, and decoded to the same bytes, in every way there is
+    ok: bool  # coded, and decoded to the same bytes, in every way that was run
     error: str = ""
     coded_bytes: int | None = None
     bpb: float | None = None  # coded bits per byte
@@ -49,9 +64,9 @@ class Row:
     tool_encode_memory: int | None = None
     tool_decode_memory: int | None = None
     runs: int = 0
+    took: float | None = None  # seconds in all: every run and every start of a process
 
     def key(self) -> tuple[Any, ...]:
-        """What is measured; a later row with the same key replaces this one."""
         return (self.study, self.codec, self.threads, self.sha256, self.piece)
 
     def speed(self, direction: str) -> float | None:
@@ -60,22 +75,27 @@ class Row:
         return self.bytes / seconds if seconds else None
 
 
-def append(path: Path, row: Row) -> None:
+def append(path: Path, *records: Record) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
+        file.writelines(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records)
 
 
-def read(path: Path) -> list[Row]:
+def read(path: Path, kind: type[R]) -> list[R]:
+    """All of a file, older records about the same thing too; nothing where there is no file."""
     if not path.exists():
         return []
-    return [Row(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [kind(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def read_all(folder: Path = RESULTS) -> list[Row]:
-    """Of all files' rows the latest about each thing."""
-    rows = sorted((row for path in sorted(folder.glob("*.jsonl")) for row in read(path)), key=lambda row: row.date)
-    return list({row.key(): row for row in rows}.values())
+def latest(records: Iterable[R]) -> list[R]:
+    """Of all records the latest about each thing."""
+    return list({record.key(): record for record in sorted(records, key=lambda record: record.date)}.values())
+
+
+def read_all(kind: type[R], results: Path = RESULTS) -> list[R]:
+    """The latest of all files of that kind."""
+    return latest(record for path in sorted((results / kind.folder).glob("*.jsonl")) for record in read(path, kind))
 
 
 def write_csv(path: Path, rows: Iterable[Row]) -> None:

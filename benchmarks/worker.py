@@ -23,6 +23,8 @@ from benchmarks import codecs
 
 T = TypeVar("T")
 
+MOST_BYTES, MOST_PIECES = 128 << 10, 32  # of a file that is coded in pieces
+
 
 @dataclass(frozen=True)
 class Job:
@@ -34,9 +36,8 @@ class Job:
     archive: str  # where the coded file goes, or is; for a module pieces with their lengths before them
     sha256: str  # of the pieces of the source, to verify decoding
     piece: int  # bytes per piece, 0: the file is one piece
-    pieces: int  # at most so many, spread over the file
     repeats: int
-    budget: float  # seconds after which nothing is repeated
+    budget: float  # seconds that all runs may take together
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,12 @@ class Answer:
     peak_bytes: int
 
 
-def cut(data: bytes, piece: int, pieces: int) -> list[bytes]:
-    """At most `pieces` pieces of `piece` bytes, evenly spread; 0: all of it."""
+def cut(data: bytes, piece: int) -> list[bytes]:
+    """Some pieces of `piece` bytes, evenly spread: one, or as many more as are within MOST_BYTES, MOST_PIECES and the data;
+    0: all of it."""
     if piece == 0 or piece >= len(data):
         return [data]
-    count = min(pieces, len(data) // piece)
+    count = max(1, min(MOST_BYTES // piece, MOST_PIECES, len(data) // piece))
     return [
         data[start : start + piece] for start in (i * (len(data) - piece) // max(count - 1, 1) for i in range(count))
     ]
@@ -63,7 +65,7 @@ def timed(action: Callable[[], T], job: Job) -> tuple[list[float], T]:
         start = time.perf_counter()
         result = action()
         seconds.append(time.perf_counter() - start)
-        if len(seconds) == job.repeats or sum(seconds) >= job.budget:
+        if len(seconds) == job.repeats or sum(seconds) + seconds[-1] > job.budget:
             return seconds, result
 
 
@@ -85,7 +87,7 @@ def run_module(job: Job) -> Answer:
     codec.prepare()
     archive = Path(job.archive)
     if job.direction == "encode":
-        pieces = cut(Path(job.source).read_bytes(), job.piece, job.pieces)
+        pieces = cut(Path(job.source).read_bytes(), job.piece)
         seconds, coded = timed(lambda: [codec.encode(piece) for piece in pieces], job)
         archive.write_bytes(b"".join(struct.pack("<Q", len(piece)) + piece for piece in coded))
         return Answer(seconds, sum(map(len, coded)), peak_bytes(children=False))

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 import sys
 import tarfile
 import zipfile
@@ -13,11 +14,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import breakdown, codecs, measure, report, results
+from benchmarks import codecs, kernels, measure, report, results, worker
 from benchmarks.__main__ import main
+from benchmarks.breakdown import Breakdown
 from benchmarks.codecs import Codec, Command
 from benchmarks.corpora import CORPORA, source, sources
 from benchmarks.measure import Effort
+from benchmarks.results import Row
 from benchmarks.worker import cut
 from lmcompress import predictor
 
@@ -104,6 +107,23 @@ def test_a_row(text):
         for direction in ("encode", "decode"):
             assert getattr(row, f"{way}_{direction}_s") > 0
             assert 1e6 < getattr(row, f"{way}_{direction}_memory") < 1e9
+    assert row.took > row.tool_encode_s
+
+
+def test_what_takes_long_in_process_is_not_run_as_a_command(text):
+    row = measure.measure(own("Zlib"), text, "files", Effort(3, 0.0, 60.0))
+    assert row.ok and row.coded_bytes == len(zlib.compress(TEXT)) and row.runs == 1
+    assert row.module_encode_s > 0 and row.module_decode_s > 0
+    assert row.tool_encode_s is None and row.tool_decode_s is None
+
+
+def test_runs_within_the_budget(monkeypatch):
+    def job(repeats, budget):
+        return worker.Job("", 1, "encode", "module", "", "", "", 0, repeats, budget)
+
+    monkeypatch.setattr(worker.time, "perf_counter", iter(range(100)).__next__)  # every run takes a second
+    for repeats, budget, runs in ((3, 5.0, 3), (9, 5.0, 5), (3, 1.5, 1), (3, 0.5, 1)):
+        assert worker.timed(lambda: None, job(repeats, budget)) == ([1] * runs, None)
 
 
 @pytest.mark.parametrize(
@@ -123,11 +143,34 @@ def test_failures_are_reported(text, name, message):
 
 
 def test_pieces(text):
-    row = measure.measure(own("Zlib"), text, "small", QUICK, piece=1024, pieces=3)
-    parts = cut(TEXT, 1024, 3)
-    assert row.ok and row.bytes == 3 * 1024 and row.tool_encode_s is None
+    row = measure.measure(own("Zlib"), text, "small", QUICK, piece=1024)
+    parts = cut(TEXT, 1024)
+    assert row.ok and row.bytes == len(TEXT) // 1024 * 1024 and row.tool_encode_s is None
     assert row.coded_bytes == sum(len(zlib.compress(part)) for part in parts)
-    assert cut(TEXT, 0, 3) == [TEXT] and parts[0] == TEXT[:1024] and parts[-1] == TEXT[-1024:]
+    assert cut(TEXT, 0) == [TEXT] and parts[0] == TEXT[:1024] and parts[-1] == TEXT[-1024:]
+    counts = {size: len(cut(bytes(1 << 20), size << 10)) for size in (1, 4, 16, 64, 256)}
+    assert counts == {1: 32, 4: 32, 16: 8, 64: 2, 256: 1}
+
+
+def test_small_takes_files_longer_than_the_largest_piece(tmp_path):
+    for size in (3000, 5000, 5001):
+        (tmp_path / str(size)).write_bytes((bytes(range(256)) * 20)[:size])
+    out = tmp_path / "results" / "a.jsonl"
+    arguments = ["small", "--codec", "gzip-9", "--codec", "xz-9e", "--out", str(out)]
+    arguments += [f"--corpus={tmp_path / str(size)}" for size in (3000, 5000, 5001)]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    rows = results.read(out, Row)
+    assert {(row.file, row.piece, row.bytes) for row in rows} == {
+        (name, piece, count * piece) for name in ("5000", "5001") for piece, count in ((1024, 4), (4096, 1))
+    }
+    gzip, xz = (codecs.find(name) for name in ("gzip-9", "xz-9e"))
+    assert report.small_table(rows)[0] == ["", "1 KiB", "4 KiB"]
+    whole = [measure.measure(gzip, source(tmp_path / name), "files", QUICK) for name in ("5000", "5001")]
+    whole += [measure.measure(xz, source(tmp_path / "5000"), "files", QUICK)]
+    head, _, first, second, *_ = report.small_table(rows + whole)
+    assert head == ["", "1 KiB", "4 KiB", "whole"]
+    assert first[0] == "gzip-9" and float(first[-1]) == pytest.approx(sum(row.bpb for row in whole[:2]) / 2, abs=1e-3)
+    assert second[0] == "xz-9e" and second[-1] == "", "not known of one file"
 
 
 def test_what_is_not_text_has_no_characters(tmp_path):
@@ -144,16 +187,36 @@ def test_command_resumes_and_reports(tmp_path, text):
     out = tmp_path / "results" / "some.jsonl"
     arguments = ["run", "--corpus", str(text.path), "--codec", "gzip-9", "--repeats", "1", "--out", str(out)]
     assert CliRunner().invoke(main, arguments).exit_code == 0
-    first = results.read(out)
+    first = results.read(out, Row)
     assert [row.codec for row in first] == ["gzip-9"]
     failing = [*arguments, "--codec", f"{__name__}:Lossy"]
     assert CliRunner().invoke(main, failing).exit_code == 1
-    rows = results.read(out)
+    rows = results.read(out, Row)
     assert rows[0] == first[0] and [row.ok for row in rows] == [True, False]
     assert len(out.with_suffix(".csv").read_text().splitlines()) == 3
     assert CliRunner().invoke(main, [*arguments, "--again"]).exit_code == 0
-    assert len(results.read(out)) == 3 and len(results.read_all(out.parent)) == 2
+    assert len(results.read(out, Row)) == 3 and len(results.read_all(Row, out.parent)) == 2
     assert CliRunner().invoke(main, ["run", "--codec", "no-such-codec"]).exit_code == 2
+
+
+def test_scaling(tmp_path):
+    (tmp_path / "a").write_bytes(TEXT)
+    out = tmp_path / "results" / "a.jsonl"
+    arguments = ["scaling", "--codec", "gzip-9", "--corpus", str(tmp_path / "a"), "--corpus", str(tmp_path / "a")]
+    arguments += ["--size", "2k", "--size", "12K", "--size", "10M", "--repeats", "1", "--out", str(out)]
+    found = CliRunner().invoke(main, arguments)
+    assert found.exit_code == 0 and "10,485,760: the corpus has only" in found.output
+    assert [row.bytes for row in results.read(out, Row)] == [2048, 12288]
+
+
+def empty_pages(folder):
+    """The repository's pages without their tables; where report finds them."""
+    for path in (report.DOCS / "BENCHMARKS.md", report.DOCS.parent / "README.md"):
+        page = re.sub(r"(<!-- table [\w-]+ -->\n).*?(<!-- end -->)", r"\1\2", path.read_text(), flags=re.DOTALL)
+        target = folder / path.relative_to(report.DOCS.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(page)
+    return folder / "docs"
 
 
 def test_report(tmp_path, monkeypatch):
@@ -162,23 +225,25 @@ def test_report(tmp_path, monkeypatch):
     for study, pieces in (("files", (0,)), ("small", (1024, 4096))):
         for codec in ("gzip-9", "xz-9e"):
             for piece in pieces:
-                row = measure.measure(codecs.find(codec), alice, study, QUICK, piece=piece, pieces=2)
+                row = measure.measure(codecs.find(codec), alice, study, QUICK, piece=piece)
                 results.append(tmp_path / "results" / "a.jsonl", dataclasses.replace(row, load=0.5))
     late = dataclasses.replace(row, codec="lz4-12", load=4.5, machine="some processor, 2 cores, 8 GiB")
     results.append(tmp_path / "results" / "a.jsonl", late)
+    docs = empty_pages(tmp_path)
     (tmp_path / "README.md").write_text("Before\n<!-- table samples-results -->\n<!-- end -->\nafter\n")
     pytest.importorskip("matplotlib")
-    written = report.write(True, tmp_path / "results", tmp_path / "docs")
+    written = report.write(True, tmp_path / "results", docs)
     readme = (tmp_path / "README.md").read_text()
     assert "|  | xz -9e |" in readme and "| alice29.txt (152,089) | 48,528 |" in readme and readme.endswith("after\n")
     page = (tmp_path / "docs" / "BENCHMARKS.md").read_text()
     assert "| xz-9e | 48,5" in page and "| alice29.txt (152,089) | 54,1" in page
     assert "speeds are too low: lz4-12 in small.\n" in page
+    assert page.count("All of these measurements took 0.") == 2, "of the samples, in pieces and whole"
     assert page.index("| xz-9e | 48,528") < page.index("| gzip-9 | 54,182"), "best first"
     assert {path.name for path in written} >= {"front.png", "front.svg", "kinds.svg", "small.svg"}
     page = page.replace("# Benchmarks", "# A heading of ours")
     (tmp_path / "docs" / "BENCHMARKS.md").write_text(page)
-    report.write(False, tmp_path / "results", tmp_path / "docs")
+    report.write(False, tmp_path / "results", docs)
     assert (tmp_path / "docs" / "BENCHMARKS.md").read_text() == page
 
 
@@ -195,15 +260,45 @@ def test_time(tmp_path):
         str(out),
     ]
     assert CliRunner().invoke(main, arguments).exit_code == 0
-    rows = breakdown.read_all(out.parent)
+    rows = results.read_all(Breakdown, out.parents[1])
     assert [(row.direction, row.threads) for row in rows] == [(d, t) for t in (1, 2) for d in ("encode", "decode")]
     for row in rows:
         assert min(row.network, row.mixer, row.rest, row.elapsed) > 0 and row.bytes == 2000 and row.lanes == 1
+        assert (min(row.matrices, row.attention, row.distribution) > 0) == row.engine.startswith("native")
     assert predictor.ThreadPoolExecutor is ThreadPoolExecutor, "clocks are taken out again"
     pytest.importorskip("matplotlib")
-    report.write(True, out.parents[1], tmp_path / "docs")
+    report.write(True, out.parents[1], empty_pages(tmp_path))
     assert "| 5 | alice29.txt (2,000) | 1 | decode | 2 |" in (tmp_path / "docs" / "BENCHMARKS.md").read_text()
     assert "decode, 2 threads" in (tmp_path / "docs" / "plots" / "time.svg").read_text()
+
+
+def test_inner_loops(tmp_path):
+    _native = pytest.importorskip("lmcompress._native")
+    folder = tmp_path / "results"
+    for name, options in (("kernels", []), ("steps", ["--threads", "1", "--lanes", "1", "--lanes", "3"])):
+        arguments = [name, *options, "--seconds", "0.001", "--out", str(folder / name / "a.jsonl")]
+        assert CliRunner().invoke(main, arguments).exit_code == 0
+    products, steps = results.read_all(kernels.Product, folder), results.read_all(kernels.Step, folder)
+    assert [(p.kernel, p.rows) for p in products] == [(k, rows) for k in _native.kernels() for rows in kernels.ROWS]
+    assert all(p.rate > 0 and p.peak > 0 for p in products)
+    assert [(s.threads, s.lanes) for s in steps] == [(1, 1), (1, 3)] and all(0 < s.least <= s.median for s in steps)
+    report.write(False, folder, empty_pages(tmp_path))
+    page = (tmp_path / "docs" / "BENCHMARKS.md").read_text()
+    assert f"| {products[0].kernel} | {products[0].rate / 1e9:.0f} (" in page
+    assert f"| fast | {steps[0].kernel} | 1 | {1e6 * steps[0].least:,.0f} / " in page
+
+
+@pytest.mark.parametrize(
+    ("printed", "version"),
+    [
+        ("zpaq v7.15 journaling archiver", "7.15"),
+        ("cmix version 21\nCompress:", "21"),
+        ("paq8px archiver v211 (c) 2026, Matt Mahoney", "211"),
+        ("usage:", "unknown"),
+    ],
+)
+def test_version_of_a_command(printed, version):
+    assert codecs.command_version(sys.executable, ("-c", f"print({printed!r})")) == version
 
 
 def test_every_codec_installed_here_round_trips(tmp_path, text):

@@ -194,6 +194,23 @@ def test_distribution(kernel: str) -> None:
             np.testing.assert_array_equal(a, b)
 
 
+def test_timed() -> None:
+    """Counted only when asked, and the integers are the same."""
+    model = random_model()
+    tokens, engine = tokens_for(model, 3, 40), native.Engine(model, 2)
+    plain = engine.distribution(engine.start(3), tokens)
+    assert engine.timed(True) == (0, 0, 0)
+    timed = engine.distribution(engine.start(3), tokens)
+    matrices, attention, distribution = engine.timed(False)
+    assert 0 < matrices < 60 and 0 < attention < 60 and 0 < distribution < 60
+    for a, b in zip(plain, timed, strict=True):
+        np.testing.assert_array_equal(a, b)
+    engine.distribution(engine.start(3), tokens)
+    assert engine.timed(True) == (0, 0, 0)
+    engine.run(engine.start(3), tokens)
+    assert engine.timed(False)[2] == 0, "no distribution was asked for"
+
+
 def test_nothing_to_do(kernel: str) -> None:
     engine = native.Engine(random_model(), 2)
     state = engine.start(3)

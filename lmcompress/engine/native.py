@@ -96,7 +96,8 @@ class Engine:
         self._groups = -(-c.vocab_size // reference.GROUP)
         self._logits, self._base, self._local = _Memory(), _Memory(), _Memory()
         self._engine = _native.engine(kernel, threads, shape, tables, arrays)
-        self.name = f"native ({_native.engine_kernel(self._engine)}, {threads} thread{'s' * (threads > 1)})"
+        self.kernel = _native.engine_kernel(self._engine)  # the instruction set
+        self.name = f"native ({self.kernel}, {threads} thread{'s' * (threads > 1)})"
 
     def start(self, n_lanes: int) -> Any:
         """What lanes remember before their first token."""
@@ -123,6 +124,11 @@ class Engine:
         n, T = ids.shape if ids.ndim == 2 else (len(ids), 1)
         _native.engine_run(self._engine, state, ids, n, T, None, base, local)
         return base, local
+
+    def timed(self, on: bool) -> tuple[float, float, float]:
+        """Seconds that callers spent on matrices, attention and output distributions since timed() was called last; they
+        are counted from now on if `on`."""
+        return _native.engine_timed(self._engine, on)
 
     def cumulate(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As reference.Engine.cumulate: base uint64 [..., ceil(V / 64)], local uint32 [..., V] of int16 [..., V]."""

@@ -49,6 +49,8 @@ struct Engine {
     int32_t turns[ROTARY / 2];
     Work work;
     Pool *pool;
+    int timed;                /* whether: */
+    int64_t spent[LMC_TIMED]; /* nanoseconds that jobs of each kind took the caller */
 };
 
 /* Large blocks in large pages, where the system has them: fewer entries of the page table to look up. */
@@ -261,6 +263,28 @@ void lmc_state_free(State *state)
     free(state);
 }
 
+static int64_t now(void)
+{
+    struct timespec t;
+    timespec_get(&t, TIME_UTC);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+void lmc_engine_timed(Engine *e, int on, int64_t *spent)
+{
+    memcpy(spent, e->spent, sizeof e->spent);
+    memset(e->spent, 0, sizeof e->spent);
+    e->timed = on;
+}
+
+static void run_timed(Engine *e, Timed kind, void (*job)(const void *, int), const void *context, int n)
+{
+    int64_t start = e->timed ? now() : 0;
+    lmc_pool_run(e->pool, job, context, n);
+    if (e->timed)
+        e->spent[kind] += now() - start;
+}
+
 /* Key and value of one position of a lane, into their ring. The unturned part of a key is that of the position before. */
 static void remember(const int8_t *key, const int16_t *value, int slot, uint8_t *keys, int8_t *values, int8_t *still)
 {
@@ -279,7 +303,7 @@ static void remember(const int8_t *key, const int16_t *value, int slot, uint8_t 
 
 /* What the threads are told of the rows that go through the layers: C positions each of lanes first..first+n-1. */
 typedef struct {
-    const Engine *engine;
+    Engine *engine;
     const State *state;
     uint64_t position; /* of the first column */
     int first, n, C, rows, threads;
@@ -323,7 +347,7 @@ static void attend_part(const void *context, int lane)
 static void attend(Pass *pass, int i)
 {
     pass->i = i;
-    lmc_pool_run(pass->engine->pool, attend_part, pass, pass->n);
+    run_timed(pass->engine, LMC_ATTENTION, attend_part, pass, pass->n);
 }
 
 static void normalize_part(const void *context, int part)
@@ -365,7 +389,7 @@ static void product(Pass *pass, const Matrix *w, const uint8_t *x, Result result
     pass->narrow = narrow;
     pass->out = out;
     pass->parts = parts < strips ? parts : strips;
-    lmc_pool_run(pass->engine->pool, product_part, pass, pass->parts);
+    run_timed(pass->engine, LMC_MATRICES, product_part, pass, pass->parts);
 }
 
 static void cumulate_part(const void *context, int row)
@@ -423,7 +447,7 @@ static void forward(Engine *e, const State *state, const Run *run, int first, in
     normalize(&pass, e->head_gain);
     product(&pass, &e->head, w->a, TO_INT16, s->vocab_size, w->rows_logits);
     if (run->logits == NULL)
-        lmc_pool_run(e->pool, cumulate_part, e, rows);
+        run_timed(e, LMC_DISTRIBUTION, cumulate_part, e, rows);
 }
 
 void lmc_engine_run(Engine *e, State *state, const int32_t *tokens, int n, int64_t T, int16_t *logits, uint64_t *base,
@@ -454,15 +478,8 @@ void lmc_engine_cumulate(Engine *e, const int16_t *logits, int64_t rows, uint64_
             w->rows_base[r] = base + (first + r) * groups;
             w->rows_local[r] = local + (first + r) * V;
         }
-        lmc_pool_run(e->pool, cumulate_part, e, n);
+        run_timed(e, LMC_DISTRIBUTION, cumulate_part, e, n);
     }
-}
-
-static double now(void)
-{
-    struct timespec t;
-    timespec_get(&t, TIME_UTC);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 double lmc_bench_product(const Kernel *kernel, int n, int n_out, int n_in, double seconds)
@@ -485,12 +502,12 @@ double lmc_bench_product(const Kernel *kernel, int n, int n_out, int n_in, doubl
         for (int i = 0; i < n; i++)
             rows[i] = y + (size_t)i * n_out;
         if (lmc_pack(&w, packed, kernel, weights, scale, n_out, n_in, 128) == 0) {
-            int64_t count = 0;
-            double start = now(), spent = 0;
+            int64_t count = 0, start = now();
+            double spent = 0;
             while (spent < seconds) {
                 kernel->product(&w, 0, n_out, x, n, TO_INT16, 32767, rows);
                 count++;
-                spent = now() - start;
+                spent = 1e-9 * (double)(now() - start);
             }
             rate = (double)count * n * n_out * n_in / spent;
         }

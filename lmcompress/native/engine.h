@@ -56,6 +56,10 @@ void lmc_engine_run(Engine *engine, State *state, const int32_t *tokens, int n, 
                     uint64_t *base, uint32_t *local);
 /* base [rows, ceil(V / GROUP)], local [rows, V] of logits [rows, V]. */
 void lmc_engine_cumulate(Engine *engine, const int16_t *logits, int64_t rows, uint64_t *base, uint32_t *local);
+/* What a call of the engine does beside normalizing rows. */
+typedef enum { LMC_MATRICES, LMC_ATTENTION, LMC_DISTRIBUTION, LMC_TIMED } Timed;
+/* Nanoseconds [LMC_TIMED] that each has taken since the last call of this; whether they are to be counted from now on. */
+void lmc_engine_timed(Engine *engine, int on, int64_t *spent);
 /* Multiply-adds per second of one thread in products of n rows; 0: no memory. */
 double lmc_bench_product(const Kernel *kernel, int n, int n_out, int n_in, double seconds);
 

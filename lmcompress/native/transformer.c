@@ -326,6 +326,29 @@ end:
     return result;
 }
 
+PyDoc_STRVAR(engine_timed_doc,
+"engine_timed(engine, on: bool) -> tuple[float, float, float]\n\n"
+"Seconds that products of matrices, attention and output distributions have taken their callers since this was called\n"
+"last; they are counted from now on if `on`.");
+static PyObject *engine_timed(PyObject *self, PyObject *args)
+{
+    PyObject *capsule;
+    int on;
+    if (!PyArg_ParseTuple(args, "Op", &capsule, &on))
+        return NULL;
+    Handle *handle = PyCapsule_GetPointer(capsule, ENGINE);
+    if (handle == NULL)
+        return NULL;
+    int64_t spent[LMC_TIMED];
+    Py_BEGIN_ALLOW_THREADS
+    PyThread_acquire_lock(handle->lock, WAIT_LOCK);
+    lmc_engine_timed(handle->engine, on, spent);
+    PyThread_release_lock(handle->lock);
+    Py_END_ALLOW_THREADS
+    return Py_BuildValue("(ddd)", 1e-9 * (double)spent[LMC_MATRICES], 1e-9 * (double)spent[LMC_ATTENTION],
+                         1e-9 * (double)spent[LMC_DISTRIBUTION]);
+}
+
 PyDoc_STRVAR(bench_gemm_doc,
 "bench_gemm(kernel: str | None, M: int, N: int, K: int, seconds: float) -> float\n\n"
 "Multiply-adds per second of one thread in products of M rows, K inputs and N outputs, N a multiple of 32, K of 64.");
@@ -356,6 +379,7 @@ static PyMethodDef methods[] = {
     {"engine_start", engine_start, METH_VARARGS, engine_start_doc},
     {"engine_run", engine_run, METH_VARARGS, engine_run_doc},
     {"engine_cumulate", engine_cumulate, METH_VARARGS, engine_cumulate_doc},
+    {"engine_timed", engine_timed, METH_VARARGS, engine_timed_doc},
     {"bench_gemm", bench_gemm, METH_VARARGS, bench_gemm_doc},
     {NULL, NULL, 0, NULL},
 };
