@@ -32,7 +32,7 @@ PARTS = {
     "distribution": "distribution",
     "network": "rest of the network",
     "mixer": "mixer and range coder",
-    "rest": "rest: tokens, checksums, zstd's probe, Python",
+    "rest": "rest",
 }
 
 

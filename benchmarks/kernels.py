@@ -27,7 +27,7 @@ CALLS = (1, 8, 32, 128, 1024, 200_000)  # decisions per call
 DECISIONS = 200_000
 ROWS = (1, 8, 16, 32, 64, 128)  # of a product: lanes in a step
 GEMM = (256, 1024)  # inputs and outputs, about those of the fast model
-LARGE = (256, 2048, 2048)  # rows, inputs, outputs of the product that stands for the peak
+LARGE = (256, 2048, 2048)  # rows, inputs, outputs
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Product(Record):
     inputs: int
     outputs: int
     rate: float
-    peak: float  # of a large product of the same kernel in the same run
+    peak: float  # the highest that the same kernel reached in the same run, with a large product too
 
     def key(self) -> tuple[Any, ...]:
         return (self.kernel, self.rows, self.inputs, self.outputs)
@@ -114,9 +114,9 @@ def products(seconds: float) -> Iterator[Product]:
     """Of every kernel of this machine, each figure measured for so long; none without compiled kernels."""
     for kernel in _native.kernels() if _native is not None else ():
         around = circumstances()
-        peak = _native.bench_gemm(kernel, LARGE[0], LARGE[2], LARGE[1], seconds)
-        for rows in ROWS:
-            rate = _native.bench_gemm(kernel, rows, GEMM[1], GEMM[0], seconds)
+        rates = {rows: _native.bench_gemm(kernel, rows, GEMM[1], GEMM[0], seconds) for rows in ROWS}
+        peak = max(*rates.values(), _native.bench_gemm(kernel, LARGE[0], LARGE[2], LARGE[1], seconds))
+        for rows, rate in rates.items():
             yield Product(**around, kernel=kernel, rows=rows, inputs=GEMM[0], outputs=GEMM[1], rate=rate, peak=peak)
 
 
@@ -146,7 +146,7 @@ def steps(model: Model, threads: Sequence[int], lanes: Sequence[int], seconds: f
 def products_table(products: Iterable[Product]) -> list[list[str]]:
     """10^9 multiply-adds per second, and shares of the peak."""
     products = [p for p in products if (p.inputs, p.outputs) == GEMM]
-    table = [["kernel", *(f"{rows} rows" for rows in ROWS), "peak"], ["---", *["---:"] * (len(ROWS) + 1)]]
+    table = [["kernel", *(f"{rows} row{'s' * (rows > 1)}" for rows in ROWS), "peak"], ["---", *["---:"] * (len(ROWS) + 1)]]
     for kernel in dict.fromkeys(p.kernel for p in products):
         cells = {p.rows: f"{p.rate / 1e9:.0f} ({p.rate / p.peak:.0%})" for p in products if p.kernel == kernel}
         peak = max(p.peak for p in products if p.kernel == kernel)

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from matplotlib.transforms import Bbox
 
-from benchmarks import report
+from benchmarks import codecs, report
 from benchmarks.breakdown import PARTS, Breakdown
 from benchmarks.results import Row
 from lmcompress.methods import DEFAULT_LEVEL
@@ -110,6 +110,7 @@ def put_labels(ax: Axes, labels: list[Label], marks: list[tuple[float, float]]) 
 def front(groups: Groups) -> Figure:
     """Bits per byte against MB/s, both ways; hollow marks count the model or dictionary as part of what is coded."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 5.2), sharey=True)
+    most = max((name.partition(" ")[2] for name in groups if is_ours(name)), default="")
     for ax, direction in zip(axes, ("encode", "decode"), strict=True):
         labels, marks = [], []
         lines: dict[str, list[tuple[float, float, float, str]]] = {}  # ours, by threads
@@ -120,6 +121,8 @@ def front(groups: Groups) -> Figure:
             marks += [(rate, size), (rate, with_model)]
             if is_ours(name):
                 level, _, threads = name.partition(" ")
+                if not codecs.find(level).threaded:
+                    threads = most  # the same with any number
                 lines.setdefault(threads, []).append((rate, size, with_model, level))
                 continue
             labels.append(Label(rate, size, name, THEIRS))
