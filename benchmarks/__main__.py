@@ -150,7 +150,7 @@ def run_command(paths: tuple[Path, ...], names: tuple[str, ...], threads: tuple[
 @main.command()
 @options(repeats=1)
 def small(paths: tuple[Path, ...], names: tuple[str, ...], threads: tuple[int, ...], **rest: Any) -> None:
-    """The same text in pieces of 1 to 256 KiB, each coded by itself: at most 32 pieces, and 128 KiB or one piece, of each file
+    """The same text in pieces of 1 to 256 KiB, each coded by itself: at most 32 pieces, and 64 KiB or one piece, of each file
     that is longer than the largest piece. Files as a whole are known from `run`."""
     files = corpora.sources(paths or (SAMPLES,))
     pieces = [piece for piece in PIECES if any(file.size > piece for file in files)]

@@ -326,9 +326,9 @@ class LMCompress(Codec):
     def file(self) -> Path:
         """The model's."""
         methods = importlib.import_module("lmcompress.methods")
-        model = self.model or methods.LEVELS[self.level].model
+        model = str(self.model or methods.LEVELS[self.level].model)
         shipped = Path(methods.__file__).parent / "models" / f"{model}.lmm"
-        return shipped if shipped.exists() else Path(str(model))
+        return shipped if shipped.exists() else Path(model)
 
     @property
     def model_bytes(self) -> int:

@@ -146,7 +146,10 @@ def steps(model: Model, threads: Sequence[int], lanes: Sequence[int], seconds: f
 def products_table(products: Iterable[Product]) -> list[list[str]]:
     """10^9 multiply-adds per second, and shares of the peak."""
     products = [p for p in products if (p.inputs, p.outputs) == GEMM]
-    table = [["kernel", *(f"{rows} row{'s' * (rows > 1)}" for rows in ROWS), "peak"], ["---", *["---:"] * (len(ROWS) + 1)]]
+    table = [
+        ["kernel", *(f"{rows} row{'s' * (rows > 1)}" for rows in ROWS), "peak"],
+        ["---", *["---:"] * (len(ROWS) + 1)],
+    ]
     for kernel in dict.fromkeys(p.kernel for p in products):
         cells = {p.rows: f"{p.rate / 1e9:.0f} ({p.rate / p.peak:.0%})" for p in products if p.kernel == kernel}
         peak = max(p.peak for p in products if p.kernel == kernel)

@@ -23,7 +23,7 @@ from benchmarks import codecs
 
 T = TypeVar("T")
 
-MOST_BYTES, MOST_PIECES = 128 << 10, 32  # of a file that is coded in pieces
+MOST_BYTES, MOST_PIECES = 64 << 10, 32  # of a file that is coded in pieces
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,13 @@ class Answer:
 
 
 def cut(data: bytes, piece: int) -> list[bytes]:
-    """Some pieces of `piece` bytes, evenly spread: one, or as many more as are within MOST_BYTES, MOST_PIECES and the data;
-    0: all of it."""
+    """Some pieces of `piece` bytes, evenly spread, as many as are within MOST_BYTES, MOST_PIECES and the data, or one from the
+    middle; 0: all of it."""
     if piece == 0 or piece >= len(data):
         return [data]
-    count = max(1, min(MOST_BYTES // piece, MOST_PIECES, len(data) // piece))
-    return [
-        data[start : start + piece] for start in (i * (len(data) - piece) // max(count - 1, 1) for i in range(count))
-    ]
+    count, rest = max(1, min(MOST_BYTES // piece, MOST_PIECES, len(data) // piece)), len(data) - piece
+    starts = (i * rest // (count - 1) for i in range(count)) if count > 1 else (rest // 2,)
+    return [data[start : start + piece] for start in starts]
 
 
 def timed(action: Callable[[], T], job: Job) -> tuple[list[float], T]:

@@ -149,7 +149,8 @@ def test_pieces(text):
     assert row.coded_bytes == sum(len(zlib.compress(part)) for part in parts)
     assert cut(TEXT, 0) == [TEXT] and parts[0] == TEXT[:1024] and parts[-1] == TEXT[-1024:]
     counts = {size: len(cut(bytes(1 << 20), size << 10)) for size in (1, 4, 16, 64, 256)}
-    assert counts == {1: 32, 4: 32, 16: 8, 64: 2, 256: 1}
+    assert counts == {1: 32, 4: 16, 16: 4, 64: 1, 256: 1}
+    assert cut(TEXT, len(TEXT) - 4) == [TEXT[2:-2]]
 
 
 def test_small_takes_files_longer_than_the_largest_piece(tmp_path):
