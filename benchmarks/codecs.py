@@ -326,8 +326,8 @@ class LMCompress(Codec):
     def file(self) -> Path:
         """The model's."""
         methods = importlib.import_module("lmcompress.methods")
-        model = str(self.model or methods.LEVELS[self.level].model)
-        shipped = Path(methods.__file__).parent / "models" / f"{model}.lmm"
+        model = self.model or methods.LEVELS[self.level].model
+        shipped = Path(str(methods.__file__)).parent / "models" / f"{model}.lmm"
         return shipped if shipped.exists() else Path(model)
 
     @property
