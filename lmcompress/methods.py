@@ -47,11 +47,12 @@ DEFAULT_MEMORY = 1 << 30  # bytes that decoding one block may take
 LM_FIXED = 1 << 25  # bytes that a model and what goes with it take
 
 PROBE_LEVEL, BEST_LEVEL = 3, 19  # of zstd
+MOST_WINDOW_LOG = 27  # what every zstd decoder allows
 NOISE = 0.97  # a block whose probe leaves more than this is noise to every model
 VOID = 0.0005  # a block whose probe leaves less than this is all repetition: a model takes minutes to save a few bytes
 NOISE_SIZE = 1 << 16  # bytes; on less, trying everything is cheap
 CODED_COST = 6  # bytes at least by which the record of a block that is not stored is longer: its size, its CRC
-CLEAR_WIN = 0.6  # of the probe's size; zstd's best is rarely below this
+CLEAR_WIN = 0.72  # of the probe's size; where zstd's best is below this, the model is far below
 
 
 class BlockCodec(Protocol):
@@ -190,12 +191,14 @@ class BlockDecoder:
 
 def _zstd_compress(data: bytes, level: int) -> bytes:
     """One frame (RFC 8878) without magic number, content size and checksum, which the block's record has, and without
-    the frame header's descriptor, which is then always 0."""
+    the frame header's descriptor, which is then always 0. Repeats are found at any distance (`zstd --long`)."""
     import zstandard
 
     parameters = zstandard.ZstdCompressionParameters.from_level(
         level,
         source_size=len(data),
+        window_log=min(max((len(data) - 1).bit_length(), zstandard.WINDOWLOG_MIN), MOST_WINDOW_LOG),
+        enable_ldm=True,
         format=zstandard.FORMAT_ZSTD1_MAGICLESS,
         write_content_size=False,
         write_checksum=False,
