@@ -1,5 +1,5 @@
-"""The command: `python -m benchmarks [run|small|scaling|time|steps|kernels|coder|parts|lanes|model|quantization|prior|
-dictionary|report|codecs]`; `run` on the samples by default.
+"""The command: `python -m benchmarks [run|small|scaling|time|steps|kernels|coder|parts|lanes|model|quantization|shrink|
+vocabulary|compare|prior|dictionary|report|codecs]`; `run` on the samples by default.
 
 Knows: which codecs on which files, in what order, and where the rows go. Does not know: how anything is measured or drawn.
 """
@@ -300,15 +300,74 @@ def model_command(name: str) -> None:
     Console(width=120).print(parts.model_table(name))
 
 
+def checkpoint_options(tokens: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """What the studies of a training run have in common."""
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        existing = click.Path(exists=True, path_type=Path)
+        command = click.option(
+            "--tokens", default=tokens, show_default=True, help="Of each category's validation split."
+        )(command)
+        return click.argument("checkpoint", type=existing)(click.argument("ids", type=existing)(command))
+
+    return add
+
+
 @main.command()
-@click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
-@click.argument("ids", type=click.Path(exists=True, path_type=Path))
-@click.option("--tokens", default=24_576, show_default=True, help="Of each category's validation split.")
+@checkpoint_options(24_576)
 def quantization(checkpoint: Path, ids: Path, tokens: int) -> None:
     """What the integers cost: a training run's checkpoint and its folder of token ids."""
-    from benchmarks import parts
+    from benchmarks import weights
 
-    Console(width=120).print(parts.quantization_table(checkpoint, ids, tokens))
+    Console(width=120).print(weights.quantization_table(checkpoint, ids, tokens))
+
+
+@main.command()
+@checkpoint_options(6144)
+def shrink(checkpoint: Path, ids: Path, tokens: int) -> None:
+    """What fewer bits of a weight, fewer MLP columns or one head less cost, without training again."""
+    from benchmarks import weights
+
+    Console(width=120).print(weights.shrink_table(checkpoint, ids, tokens))
+
+
+@main.command("vocabulary")
+@click.argument("names", nargs=-1, required=True, metavar="MODEL_OR_SIZE...")
+@click.option("--data", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
+              help="A folder of training text, as `lmcompress train` takes it.")  # fmt: skip
+@click.option("--sample", default=24_000_000, show_default=True, help="Bytes that a vocabulary is learned from.")
+def vocabulary_command(names: tuple[str, ...], folder: Path, sample: int) -> None:
+    """Bytes per token by category of the validation split: a model's vocabulary, or so many pieces learned here."""
+    from benchmarks import vocabulary
+
+    Console(width=160).print(vocabulary.table(names, folder, sample))
+
+
+@main.command("compare")
+@click.option("--config", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              default=Path("runs/toy.json"), show_default=True, help="The recipe that is changed.")  # fmt: skip
+@click.option("--data", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
+              help="A folder of training text, as `lmcompress train` takes it.")  # fmt: skip
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True,
+              help="Folder for token ids, runs, results.jsonl and table.md; found ones are used.")  # fmt: skip
+@click.option("--only", "names", multiple=True, help="A comparison, again for more. Default: all.")
+@click.option("--threads", default=0, help="CPU threads; 0 for all.")
+@click.option("--compile/--eager", "compiled", default=False, show_default=True, help="Compiling pays for long runs.")
+def compare_command(path: Path, folder: Path, out: Path, names: tuple[str, ...], threads: int, compiled: bool) -> None:
+    """Short training runs, each with one thing changed; started again, it goes on where it was."""
+    import torch
+
+    from benchmarks import compare
+    from lmcompress.training.train import Recipe
+
+    if unknown := set(names) - compare.COMPARISONS.keys():
+        raise click.BadParameter(f"{', '.join(unknown)}: known are {', '.join(compare.COMPARISONS)}")
+    if threads:
+        torch.set_num_threads(threads)
+    torch.compiler.set_stance("default" if compiled else "force_eager")
+    table = compare.run(Recipe.load(path), folder, out, list(names or compare.COMPARISONS))
+    for target in (Console(width=200), Console(width=200, file=(out / "table.md").open("w"))):
+        target.print(table)
 
 
 @main.command("prior")

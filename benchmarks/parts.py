@@ -1,4 +1,4 @@
-"""What each part of lmcompress buys: the network, the mixer, lanes, tables; and what quantization costs.
+"""What each part of lmcompress buys: the network, the mixer, lanes, tables.
 
 Knows: blocks coded with one part or another left out, each decoded again and compared. Does not know: rivals, speed.
 """
@@ -69,40 +69,4 @@ def model_table(name_or_path: str) -> Table:
     size = (path if path.is_file() else Path(name_or_path)).stat().st_size
     table = Table("weights", "float32", "int8", "entropy of each matrix", "file")
     table.add_row(f"{n:,}", f"{4 * n:,}", f"{n:,}", f"{entropy:,.0f}", f"{size:,}")
-    return table
-
-
-def quantization_table(checkpoint: Path, ids: Path, tokens: int) -> Table:
-    """Bits per byte on the validation split of a training run's folder of ids: float, and with the exact integers."""
-    import json
-    import math
-
-    import torch
-    import torch.nn.functional as F
-
-    from lmcompress.config import ModelConfig
-    from lmcompress.training import data
-    from lmcompress.training.model import Transformer
-
-    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    recipe = json.loads(saved["recipe"])
-    model = Transformer(ModelConfig(**recipe["model"]))
-    model.load_state_dict(saved["model"])
-    if not saved.get("calibrated"):
-        mix = data.Mix(ids, recipe["sequence"], recipe["seed"])
-        model.calibrate(torch.from_numpy(mix.batch(saved["step"], recipe["batch"]))[:, :-1])
-    table = Table("bits per byte", "float", "integers", "difference")
-    totals = [0.0, 0.0, 0.0]
-    for category, (rows, n_bytes) in data.validation(ids, recipe["sequence"], tokens).items():
-        bits = []
-        for quantized in (False, True):
-            nats = 0.0
-            with torch.no_grad():
-                for part in torch.from_numpy(rows).split(8):
-                    logits = model(part[:, :-1], quantized).float().flatten(0, 1)
-                    nats += F.cross_entropy(logits, part[:, 1:].flatten(), reduction="sum").item()
-            bits.append(nats / math.log(2))
-        totals = [a + b for a, b in zip(totals, (*bits, n_bytes), strict=True)]
-        table.add_row(category, *(f"{b / n_bytes:.4f}" for b in (*bits, bits[1] - bits[0])))
-    table.add_row("all", *(f"{b / totals[2]:.4f}" for b in (*totals[:2], totals[1] - totals[0])))
     return table

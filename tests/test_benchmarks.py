@@ -358,3 +358,72 @@ def test_fetch(tmp_path, suffix):
             fetch.fetch(wrong, tmp_path / "elsewhere")
         if wrong["files"] != [file, {**file, "name": "other"}]:
             assert not (tmp_path / "elsewhere" / "book").exists()
+
+
+@pytest.fixture
+def pool(tmp_path):
+    """Documents of two categories, one of each in the validation split."""
+    data = pytest.importorskip("lmcompress.training.data")
+    text = (CORPORA / "samples" / "alice29.txt").read_bytes()
+    for n, category in enumerate(("code", "en_wiki")):
+        (tmp_path / "pool" / category).mkdir(parents=True)
+        cuts = [text[i : i + 3000] for i in range(30_000 * n, 30_000 * (n + 1))]
+        held_out = next(cut for cut in cuts if data.is_validation(cut))
+        for i, document in enumerate((held_out, *(cut for cut in cuts[::3000] if not data.is_validation(cut)))):
+            (tmp_path / "pool" / category / str(i)).write_bytes(document)
+    return tmp_path / "pool"
+
+
+def test_vocabulary(pool):
+    vocabulary = pytest.importorskip("benchmarks.vocabulary")
+    columns = [list(column.cells) for column in vocabulary.table(["256", "fast", "270"], pool, 10**5).columns]
+    assert columns[0][:3] == ["code", "en_wiki", "mix"]
+    assert columns[2][:3] == ["1.00"] * 3, "256 pieces are the bytes"
+    assert all(float(a) > float(b) > 1 for a, b in zip(columns[3][:3], columns[4][:3], strict=True))
+    assert columns[1][2] == f"{sum(int(n.replace(',', '')) for n in columns[1][:2]):,}"
+
+
+def test_comparisons_and_what_can_be_taken_out(pool, tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    from benchmarks import compare, weights
+    from lmcompress.training.train import Recipe
+
+    toy = {
+        "model": {"vocab_size": 270, "d_model": 64, "n_layer": 1, "n_head": 1, "d_ff": 64, "window": 16},
+        "sequence": 32, "batch": 2, "tokens": 4 * 64, "warmup": 0.2, "decay": 0.5, "quantized": 0,
+        "muon_lr": 0.02, "embed_lr": 0.03, "head_lr": 0.006, "weight_decay": 0.05,
+    }  # fmt: skip
+    (tmp_path / "toy.json").write_text(json.dumps(toy))
+    base = Recipe.load(tmp_path / "toy.json")
+    comparisons = {
+        "one": {"base": {}, "integers": {"integers": True}, "bytes": {"vocab_size": 256}},
+        "two": {"base": {}, **{name: {"patch": name} for name in compare.PATCHES}},
+    }
+    monkeypatch.setattr(compare, "COMPARISONS", comparisons)
+    monkeypatch.setattr(compare.torch, "compile", lambda f, **_: f)
+    monkeypatch.setattr(compare, "CONTEXT", 200)
+    out = tmp_path / "out"
+    table = compare.run(base, pool, out, ["one", "two"])
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert [line["name"] for line in lines] == ["base", "integers", "bytes", "base", *compare.PATCHES]
+    of = {line["name"]: line for line in lines}
+    assert all(0 < line["bits_per_byte"]["mean"] < 8.5 for line in lines)
+    assert of["bytes"]["recipe"]["tokens"] > 1.1 * base.tokens, "as many bytes"
+    assert of["base"]["bits_per_byte"] == lines[0]["bits_per_byte"]
+    for name in compare.PATCHES:
+        assert of[name]["bits_per_byte"] != of["base"]["bits_per_byte"], name
+    assert len(list((out / "runs").iterdir())) == 5, "base and integers are one run"
+    with monkeypatch.context() as patch:
+        patch.setattr(compare.train, "train", None)
+        again = compare.run(base, pool, out, ["one", "two"])
+    assert [list(c.cells) for c in again.columns] == [list(c.cells) for c in table.columns]
+
+    checkpoint = next((out / "runs").glob("*/checkpoint.pt"))
+    run = json.loads(compare.torch.load(checkpoint, weights_only=True)["recipe"])
+    ids = out / f"pieces-{run['model']['vocab_size']}" / "ids"
+    names, bits, _, size = ([*column.cells] for column in weights.shrink_table(checkpoint, ids, 64).columns)
+    assert names[0] == "as it is" and names[1:6] == [f"{n} bits" for n in weights.BITS] and len(names) == 10
+    assert abs(float(bits[1]) - float(bits[0])) < 0.1
+    sizes = [int(s.replace(",", "")) for s in size]
+    assert sizes[1] > sizes[2] > sizes[3] > sizes[4] > sizes[5] and sizes[0] == sizes[2] > sizes[6] > sizes[8]
+    assert [*weights.quantization_table(checkpoint, ids, 64).columns[0].cells] == ["code", "en_wiki", "all"]
