@@ -368,8 +368,8 @@ def pool(tmp_path):
     for n, category in enumerate(("code", "en_wiki")):
         (tmp_path / "pool" / category).mkdir(parents=True)
         cuts = [text[i : i + 3000] for i in range(30_000 * n, 30_000 * (n + 1))]
-        held_out = next(cut for cut in cuts if data.is_validation(cut))
-        for i, document in enumerate((held_out, *(cut for cut in cuts[::3000] if not data.is_validation(cut)))):
+        held_out = next(part for part in cuts if data.is_validation(part))
+        for i, document in enumerate((held_out, *(part for part in cuts[::3000] if not data.is_validation(part)))):
             (tmp_path / "pool" / category / str(i)).write_bytes(document)
     return tmp_path / "pool"
 
