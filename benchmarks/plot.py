@@ -51,6 +51,7 @@ PLACES = (
     (-8, -16),
 )
 IN_BARS = ("gzip-9", "xz-9e", "zstd-22", "brotli-11", "bzip3-64", "7z-ppmd", "zpaq-5")
+OUR_BARS = {"lmcompress-1": "#f3b489", "lmcompress-5": OURS, "lmcompress-9": "#8f3f00"}
 
 Groups = dict[str, list[Row]]
 
@@ -162,20 +163,18 @@ def front(groups: Groups) -> Figure:
 
 def kinds(groups: Groups) -> Figure | None:
     """Bars of bits per byte for each kind of text."""
-    names = [name for name in (*IN_BARS, "lmcompress-1", "lmcompress-5", "lmcompress-9") if name in groups]
+    codings = {rows[0].codec: rows for rows in groups.values()}  # the same with any number of threads
+    names = [name for name in (*IN_BARS, *OUR_BARS) if name in codings]
     if not names:
         return None
-    every = sorted({row.kind for name in names for row in groups[name]}, key=str.lower)
+    every = sorted({row.kind for name in names for row in codings[name]}, key=str.lower)
     figure, ax = plt.subplots(figsize=(10, 4.6))
     width = 0.84 / len(names)
     theirs = [name for name in names if not is_ours(name)]
     for i, name in enumerate(names):
-        values = [report.bpb(row for row in groups[name] if row.kind == kind) for kind in every]
-        if is_ours(name):
-            color = ("#f3b489", "#e8873d", OURS)[min(i - len(theirs), 2)]
-        else:
-            shade = 0.82 - 0.6 * i / max(len(theirs) - 1, 1)
-            color = (shade, shade, min(shade + 0.08, 1.0))  # type: ignore[assignment]
+        values = [report.bpb(row for row in codings[name] if row.kind == kind) for kind in every]
+        shade = 0.82 - 0.6 * i / max(len(theirs) - 1, 1)
+        color = OUR_BARS.get(name) or (shade, shade, min(shade + 0.08, 1.0))
         ax.bar([k - 0.42 + (i + 0.5) * width for k in range(len(every))], values, width * 0.92, label=name, color=color)
     ax.set_xticks(range(len(every)), every)
     ax.set_ylabel("bits per byte (lower is better)")
