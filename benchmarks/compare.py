@@ -81,6 +81,7 @@ COMPARISONS: dict[str, dict[str, dict[str, Any]]] = {  # fields of recipe or mod
     "sequence": {"128": {"sequence": 128, "batch": 16}, "256": {}, "512": {"sequence": 512, "batch": 4}},
     "optimizer of matrices": {
         "Muon": {},
+        "AdamW, 0.001": {"patch": "adam", "muon_lr": 0.001},
         "AdamW, 0.003": {"patch": "adam", "muon_lr": 0.003},
         "AdamW, 0.01": {"patch": "adam", "muon_lr": 0.01},
     },
