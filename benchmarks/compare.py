@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 import zstandard
 from rich.box import MARKDOWN
@@ -25,6 +26,7 @@ from torch import Tensor
 from benchmarks.engine_speed import multiply_adds
 from benchmarks.weights import bits_of
 from lmcompress.config import ModelConfig
+from lmcompress.tokenizer import Tokenizer
 from lmcompress.training import data, train
 from lmcompress.training import model as float_model
 from lmcompress.training.cli import prepare
@@ -110,14 +112,21 @@ def changed(base: Recipe, change: dict[str, Any]) -> Recipe:
     return replace(base, model=replace(base.model, **{n: change[n] for n in shape}), **{n: change[n] for n in rest})
 
 
+def validation(ids: Path, tokenizer: Tokenizer) -> dict[str, list[bytes]]:
+    """By category: parts of the validation split."""
+    length = round(CONTEXT / bytes_per_token(ids))
+    rows = data.validation(ids, length, TEXTS * length)
+    return {category: [tokenizer.decode(row[1:]) for row in part] for category, (part, _) in rows.items()}
+
+
 def measured(base: Recipe, change: dict[str, Any], source: Path, out: Path, device: str = "cpu") -> dict[str, Any]:
     """Trains a variant, if it isn't trained yet, and measures it."""
     recipe = changed(base, change)
     folders = [out / f"pieces-{r.model.vocab_size}" for r in (base, recipe)]
-    for folder, r in zip(folders, (base, recipe), strict=True):
-        prepare(source, folder, r.model.vocab_size)
+    first, own = (prepare(source, f, r.model.vocab_size) for f, r in zip(folders, (base, recipe), strict=True))
     ids = folders[1] / "ids"
     size = bytes_per_token(ids)
+    texts = validation(folders[0] / "ids", first)
     recipe = replace(recipe, tokens=round(recipe.tokens * bytes_per_token(folders[0] / "ids") / size))
     integers = bool(change.get("integers"))
     key = json.dumps([asdict(recipe), change.get("patch")], sort_keys=True)
@@ -132,9 +141,12 @@ def measured(base: Recipe, change: dict[str, Any], source: Path, out: Path, devi
         model.load_state_dict(saved["model"])
         if integers and not saved["calibrated"]:
             model.calibrate(torch.from_numpy(data.Mix(ids, recipe.sequence).batch(saved["step"], recipe.batch))[:, :-1])
-        rows = data.validation(ids, round(CONTEXT / size), TEXTS * round(CONTEXT / size))
         with torch.autocast("cpu", torch.bfloat16, enabled=not integers):
-            bits = {c: bits_of(model, text, integers) / n_bytes for c, (text, n_bytes) in rows.items()}
+            bits = {
+                category: sum(bits_of(model, np.append(0, own.encode(part))[None], integers) for part in parts)
+                / sum(map(len, parts))
+                for category, parts in texts.items()
+            }
     index = data.Mix(ids, 1).index
     mass = {c: WEIGHTS.get(c, 1.0) * index[f"{c}.train"]["bytes"] for c in bits}
 
@@ -162,14 +174,13 @@ def run(base: Recipe, source: Path, out: Path, names: list[str]) -> Table:
     file = out / "results.jsonl"
     out.mkdir(parents=True, exist_ok=True)
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    known = {json.dumps([line["base"], line["comparison"], line["name"]]): line for line in lines}
+    known = {json.dumps([line["base"], line["change"]]): line for line in lines}
     table = Table("comparison", "variant", "kMAC/byte", "KB", "seconds", *GROUPS, "mean", box=MARKDOWN)
     for comparison in names:
         for name, change in COMPARISONS[comparison].items():
-            about = {"base": asdict(base), "comparison": comparison, "name": name}
-            key = json.dumps(list(about.values()))
+            key = json.dumps([asdict(base), change])
             if key not in known:
-                known[key] = about | measured(base, change, source, out)
+                known[key] = {"base": asdict(base), "change": change, **measured(base, change, source, out)}
                 with file.open("a") as opened:
                     opened.write(json.dumps(known[key]) + "\n")
             line = known[key]
