@@ -151,7 +151,7 @@ def measured(path: Path, level: int, threads: int, limit: int, repeats: int) -> 
             Breakdown(
                 **(around | spent), level=level, engine=codec.engine_name, direction=direction, threads=threads, file=path.name,
                 sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), tokens=tokens,
-                lanes=codec._most_lanes(len(data), tokens), elapsed=elapsed,
+                lanes=codec.most_lanes(len(data), tokens), elapsed=elapsed,
             )
         )  # fmt: skip
     return rows

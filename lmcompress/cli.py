@@ -583,19 +583,46 @@ def train(arguments: tuple[str, ...]) -> None:
 @click.command("models")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def models(as_json: bool) -> None:
-    """Lists the models that this version ships, and which level uses which."""
-    from lmcompress import modelfile
+    """Lists the models that this version ships, what they know, and the levels that use them: lanes and the most memory
+    that decoding takes are those of a block of 8 MiB."""
+    from lmcompress import methods, modelfile
 
     listed = []
     for name in modelfile.shipped():
-        model = modelfile.load(name)
-        used = [n for n, level in LEVELS.items() if level.model == name]
-        listed.append({"name": name, "sha256": model.digest.hex(), "levels": used, **asdict(model.config)})
+        model, levels = modelfile.load(name), []
+        for n, level in LEVELS.items():
+            if level.model == name:
+                codec = cast(Any, methods.load_for_writing(n, None, 1).codec)
+                memory = methods.LM_FIXED + codec.memory(BLOCK_SIZE)
+                about = {"level": n, "lanes": codec.most_lanes(BLOCK_SIZE, BLOCK_SIZE), "memory": memory}
+                levels.append({**about, **{k: v for k, v in asdict(level).items() if k != "model"}})
+        size = (modelfile.SHIPPED / f"{name}{modelfile.SUFFIX}").stat().st_size
+        known = {k: model.card.get(k) for k in ("text", "tokens")}
+        listed.append(
+            {
+                "name": name,
+                "sha256": model.digest.hex(),
+                "bytes": size,
+                **known,
+                **asdict(model.config),
+                "levels": levels,
+            }
+        )
     if as_json:
         click.echo(json.dumps(listed, indent=1))
         return
-    for entry in listed:
-        click.echo("  ".join(f"{key} {value}" for key, value in entry.items()))
+    for e in listed:
+        click.echo(f"{e['name']}: {e['bytes']:,} bytes, SHA-256 {e['sha256']}")
+        click.echo(
+            f"  {e['n_layer']} layers of {e['d_model']}, {e['vocab_size']:,} pieces, sees {e['window']} of them in each layer"
+        )
+        click.echo(f"  has read {e['tokens'] or 0:,} pieces of {e['text'] or 'some text'}")
+        click.echo("  level  network  mixer's tables  lanes  memory (lanes, memory: blocks of 8 MiB)")
+        for n in e["levels"]:
+            mixer = f"{2 ** n['mixer_bits'] >> 20} MiB" + (", light" if n["light"] else "")
+            network = "yes" if n["network"] else "no"
+            click.echo(f"  {n['level']:<5}  {network:7}  {mixer:14}  {n['lanes']:5}  {n['memory'] / 1e6:3.0f} MB")
+    click.echo("Sizes and speeds of a text of yours: lmcompress bench FILE")
 
 
 @click.command("bench")

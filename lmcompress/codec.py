@@ -60,7 +60,7 @@ class Codec:
         if not data:
             return b""
         tokens = self.vocabulary.tokenizer.encode(data).astype(np.int32)
-        n_lanes = self._most_lanes(len(data), len(tokens))
+        n_lanes = self.most_lanes(len(data), len(tokens))
         lanes, counts = layout(tokens, n_lanes)
         previous = np.concatenate([np.full((n_lanes, 1), self.vocabulary.start, np.int32), lanes[:, :-1]], axis=1)
         predictor = Predictor(self.engines, self.vocabulary, n_lanes, len(tokens))
@@ -80,7 +80,7 @@ class Codec:
             return b""
         reader = Reader(payload)
         n_tokens = reader.varint(raw_size)
-        n_lanes = reader.varint(self._most_lanes(raw_size, n_tokens))
+        n_lanes = reader.varint(self.most_lanes(raw_size, n_tokens))
         if n_lanes == 0:
             raise CorruptError("a block without tokens or lanes")
         lanes, counts = layout(np.zeros(n_tokens, np.int32), n_lanes)
@@ -106,10 +106,12 @@ class Codec:
         if model is not None and self.config.network:
             config = model.config
             lane = 2 * HEAD_SIZE * config.n_layer * config.window + 8 * config.vocab_size
-        return (5 << self.config.mixer_bits) // 4 + lane * self._most_lanes(raw_size, raw_size) + 20 * raw_size
+        return (5 << self.config.mixer_bits) // 4 + lane * self.most_lanes(raw_size, raw_size) + 20 * raw_size
 
-    def _most_lanes(self, n_bytes: int, n_tokens: int) -> int:
-        """Rows at once make a token cheaper, and lanes know less of each other the more there are: their number grows with
+    def most_lanes(self, n_bytes: int, n_tokens: int) -> int:
+        """How many lanes a block of so many bytes and tokens has at most.
+
+        Rows at once make a token cheaper, and lanes know less of each other the more there are: their number grows with
         the square root of the text."""
         return max(1, min(isqrt(n_bytes // self.config.lane_unit), MAX_LANES, n_tokens))
 

@@ -18,7 +18,7 @@ import click
 import pytest
 
 import lmcompress
-from lmcompress import cli, paths
+from lmcompress import cli, modelfile, paths
 from tests import fakes
 
 ROOT = Path(__file__).parents[1]
@@ -438,8 +438,22 @@ def test_subcommands(lmc, monkeypatch, capsys):
     assert cli._guarded(cli.bench, ["--levels", "1", "a.txt"]) == 0
     assert "bits per byte" in capsys.readouterr().out
     assert cli._guarded(cli.bench, ["--levels", "x", "a.txt"]) == 1
-    assert cli._guarded(cli.models, ["--json"]) == 0
-    assert isinstance(json.loads(capsys.readouterr().out), list)
+
+
+@pytest.mark.skipif("fast" not in modelfile.shipped(), reason="no model ships yet")
+def test_models():
+    def told(*arguments: str) -> str:
+        command = [sys.executable, "-m", "lmcompress", "models", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT).stdout
+
+    model, size = modelfile.load("fast"), (modelfile.SHIPPED / "fast.lmm").stat().st_size
+    text = told()
+    assert f"fast: {size:,} bytes, SHA-256 {model.digest.hex()}\n" in text
+    rows = [line.split() for line in text.splitlines() if line.endswith(" MB")]
+    assert [int(row[0]) for row in rows] == [n for n, v in lmcompress.methods.LEVELS.items() if v.model == "fast"]
+    assert {row[1] for row in rows} == {"yes", "no"}
+    (entry,) = (e for e in json.loads(told("--json")) if e["name"] == "fast")
+    assert entry["bytes"] == size and [level["level"] for level in entry["levels"]] == [int(row[0]) for row in rows]
 
 
 def test_no_option_loses_a_file(lmc, folder):
