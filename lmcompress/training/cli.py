@@ -99,6 +99,7 @@ def finish(recipe: object, tokenizer: Tokenizer, out: Path, name: str) -> Path:
     lines = [json.loads(line) for line in (out / "run" / "log.jsonl").read_text().splitlines()]
     card = {
         "recipe": json.loads(saved["recipe"]),
+        "text": ", ".join(mix.names),
         "tokens": saved["step"] * recipe.batch * recipe.sequence,
         "hours": round(saved["elapsed"] / 3600, 2),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
