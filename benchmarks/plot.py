@@ -199,7 +199,7 @@ def small(groups: Groups) -> Figure:
     ax.set_xscale("log", base=2)
     ax.set_xticks(sizes, [f"{size >> 10} KiB" for size in sizes])
     ax.minorticks_off()
-    ax.set_xlim(sizes[0] / 4.5, sizes[-1] * 1.2)
+    ax.set_xlim(sizes[0] / 6, sizes[-1] * 1.2)
     ax.set_ylim(0, 1.08 * max(value for value, _, _ in ends))
     ax.set_xlabel("size of a piece")
     ax.set_ylabel("bits per byte (lower is better)")
