@@ -22,6 +22,7 @@ import lmcompress
 from benchmarks.measure import circumstances
 from benchmarks.results import Record
 from lmcompress import methods, predictor
+from lmcompress.codec import most_lanes
 from lmcompress.coder import Encoder
 from lmcompress.stream import BLOCK_SIZE
 
@@ -151,7 +152,7 @@ def measured(path: Path, level: int, threads: int, limit: int, repeats: int) -> 
             Breakdown(
                 **(around | spent), level=level, engine=codec.engine_name, direction=direction, threads=threads, file=path.name,
                 sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), tokens=tokens,
-                lanes=codec.most_lanes(len(data), tokens), elapsed=elapsed,
+                lanes=most_lanes(codec.config, len(data), tokens), elapsed=elapsed,
             )
         )  # fmt: skip
     return rows

@@ -136,11 +136,7 @@ def measured(base: Recipe, change: dict[str, Any], source: Path, out: Path, devi
             patches.enter_context(mock.patch.object(*PATCHES[change["patch"]]))
         with mock.patch.object(data, "validation", return_value={}):
             train.train(recipe, ids, folder, device)
-        saved = torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
-        model = float_model.Transformer(recipe.model)
-        model.load_state_dict(saved["model"])
-        if integers and not saved["calibrated"]:
-            model.calibrate(torch.from_numpy(data.Mix(ids, recipe.sequence).batch(saved["step"], recipe.batch))[:, :-1])
+        model, _, saved = train.trained(folder / "checkpoint.pt", ids)
         with torch.autocast("cpu", torch.bfloat16, enabled=not integers):
             bits = {
                 category: sum(bits_of(model, np.append(0, own.encode(part))[None], integers) for part in parts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.table import Table
 
 from lmcompress.codec import Codec
@@ -51,20 +52,20 @@ def lanes_table(
     return table
 
 
+def order_0(integers: np.ndarray) -> float:
+    """Bytes of an array by the entropy of its values."""
+    counts = np.unique(integers, return_counts=True)[1]
+    return -float((counts * np.log2(counts / counts.sum())).sum()) / 8
+
+
 def model_table(name_or_path: str) -> Table:
     """Bytes of a model's weights: as float32, as int8, their order-0 entropy by row, as the file has them."""
-    import numpy as np
-
     from lmcompress import modelfile
 
     model = modelfile.load(name_or_path)
     matrices = [model.embed, model.head]
     matrices += [getattr(layer, name) for layer in model.layers for name in ("qkv", "o", "up", "down")]
-    n = sum(m.size for m in matrices)
-    entropy = 0.0
-    for m in matrices:
-        p = np.bincount(m.ravel().astype(np.int64) + 128, minlength=256) / m.size
-        entropy -= m.size * float((p[p > 0] * np.log2(p[p > 0])).sum()) / 8
+    n, entropy = sum(m.size for m in matrices), sum(map(order_0, matrices))
     path = modelfile.SHIPPED / f"{name_or_path}{modelfile.SUFFIX}"
     size = (path if path.is_file() else Path(name_or_path)).stat().st_size
     table = Table("weights", "float32", "int8", "entropy of each matrix", "file")

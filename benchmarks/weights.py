@@ -5,7 +5,6 @@ Knows: a training run's checkpoint and its folder of token ids. Does not know: m
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from copy import deepcopy
@@ -18,10 +17,11 @@ import torch.nn.functional as F
 from rich.table import Table
 from torch import Tensor
 
-from lmcompress.config import HEAD_SIZE, ModelConfig
+from benchmarks.parts import order_0
+from lmcompress.config import HEAD_SIZE
 from lmcompress.training import data
 from lmcompress.training.model import Transformer
-from lmcompress.training.train import Recipe
+from lmcompress.training.train import trained
 
 BITS = (8, 7, 6, 5, 4)
 SHARES = (0.1, 0.25, 0.5)  # of an MLP's columns
@@ -39,22 +39,9 @@ def bits_of(model: Transformer, rows: np.ndarray, integers: bool = False) -> flo
     return nats / math.log(2)
 
 
-def load(checkpoint: Path, ids: Path) -> tuple[Transformer, Recipe]:
-    """The model of a training run, calibrated, and its recipe."""
-    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    fields = json.loads(saved["recipe"])
-    recipe = Recipe(**{**fields, "model": ModelConfig(**fields["model"])})
-    model = Transformer(recipe.model)
-    model.load_state_dict(saved["model"])
-    if not saved["calibrated"]:
-        mix = data.Mix(ids, recipe.sequence, recipe.seed)
-        model.calibrate(torch.from_numpy(mix.batch(saved["step"], recipe.batch))[:, :-1])
-    return model, recipe
-
-
 def quantization_table(checkpoint: Path, ids: Path, tokens: int) -> Table:
     """Bits per byte on the validation split of a training run's folder of ids: float, and with the exact integers."""
-    model, recipe = load(checkpoint, ids)
+    model, recipe, _ = trained(checkpoint, ids)
     table = Table("bits per byte", "float", "integers", "difference")
     totals = [0.0, 0.0, 0.0]
     for category, (rows, n_bytes) in data.validation(ids, recipe.sequence, tokens).items():
@@ -68,7 +55,7 @@ def quantization_table(checkpoint: Path, ids: Path, tokens: int) -> Table:
 def shrink_table(checkpoint: Path, ids: Path, tokens: int) -> Table:
     """Bits per byte of all validation text with weights rounded or taken out (in bfloat16 products, as in training), and
     the bytes of the weights, by the order-0 entropy of each matrix of integers."""
-    model, recipe = load(checkpoint, ids)
+    model, recipe, _ = trained(checkpoint, ids)
     texts = data.validation(ids, recipe.sequence, tokens)
     n_bytes = sum(size for _, size in texts.values())
     table = Table("change", "bits per byte", "difference", "bytes of weights")
@@ -118,8 +105,4 @@ def rounded(w: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 def entropy(model: Transformer, bits: int) -> float:
     """Bytes of all matrices as integers of so many bits."""
-    total = 0.0
-    for w in matrices(model):
-        counts = torch.unique(rounded(w, bits)[0], return_counts=True)[1].double()
-        total -= float((counts * (counts / counts.sum()).log2()).sum()) / 8
-    return total
+    return sum(order_0(rounded(w, bits)[0].numpy()) for w in matrices(model))

@@ -115,9 +115,7 @@ def run_tool(job: Job) -> Answer:
         return [path for path in archive.parent.glob(archive.name + "*") if path != target]
 
     def run() -> None:
-        for path in (
-            coded_files() if encoding else [target]
-        ):  # an archiver would add to the one, leave the other as it is
+        for path in coded_files() if encoding else [target]:  # an archiver would add to one, leave the other as it is
             path.unlink(missing_ok=True)
         with ExitStack() as stack:
             stdin = stack.enter_context(command.stdin.open("rb")) if command.stdin else subprocess.DEVNULL

@@ -27,7 +27,7 @@ from lmcompress import __version__, paths
 from lmcompress.container import MAGIC, MAX_BLOCK_LOG, MAX_TOTAL, MIN_BLOCK_LOG
 from lmcompress.errors import LimitError, LMCompressError
 from lmcompress.file import ArchiveInfo, LMFile, Recovery, compress, decompress, get_archive_info, recover
-from lmcompress.methods import DEFAULT_LEVEL, DEFAULT_MEMORY, LEVELS
+from lmcompress.methods import DEFAULT_LEVEL, DEFAULT_MEMORY, LEVELS, LM_FIXED
 from lmcompress.stream import BLOCK_SIZE, LMCompressor
 
 CHUNK = 1 << 20  # bytes read at a time
@@ -585,29 +585,21 @@ def train(arguments: tuple[str, ...]) -> None:
 def models(as_json: bool) -> None:
     """Lists the models that this version ships, what they know, and the levels that use them: lanes and the most memory
     that decoding takes are those of a block of 8 MiB."""
-    from lmcompress import methods, modelfile
+    from lmcompress import codec, modelfile
 
-    listed = []
+    listed: list[dict[str, Any]] = []
     for name in modelfile.shipped():
         model, levels = modelfile.load(name), []
         for n, level in LEVELS.items():
             if level.model == name:
-                codec = cast(Any, methods.load_for_writing(n, None, 1).codec)
-                memory = methods.LM_FIXED + codec.memory(BLOCK_SIZE)
-                about = {"level": n, "lanes": codec.most_lanes(BLOCK_SIZE, BLOCK_SIZE), "memory": memory}
-                levels.append({**about, **{k: v for k, v in asdict(level).items() if k != "model"}})
+                config = level.codec()
+                lanes = codec.most_lanes(config, BLOCK_SIZE, BLOCK_SIZE)
+                memory = LM_FIXED + codec.memory(config, model, BLOCK_SIZE)
+                levels.append({"level": n, "lanes": lanes, "memory": memory, **asdict(config)})
         size = (modelfile.SHIPPED / f"{name}{modelfile.SUFFIX}").stat().st_size
         known = {k: model.card.get(k) for k in ("text", "tokens")}
-        listed.append(
-            {
-                "name": name,
-                "sha256": model.digest.hex(),
-                "bytes": size,
-                **known,
-                **asdict(model.config),
-                "levels": levels,
-            }
-        )
+        about = {"name": name, "sha256": model.digest.hex(), "bytes": size, **known, **asdict(model.config)}
+        listed.append({**about, "levels": levels})
     if as_json:
         click.echo(json.dumps(listed, indent=1))
         return

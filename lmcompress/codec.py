@@ -46,6 +46,24 @@ def unpack(data: bytes) -> CodecConfig:
     return CodecConfig(1 << data[0], data[1], bool(data[2] & NETWORK), bool(data[2] & LIGHT))
 
 
+def most_lanes(config: CodecConfig, n_bytes: int, n_tokens: int) -> int:
+    """How many lanes a block of so many bytes and tokens has at most.
+
+    Rows at once make a token cheaper, and lanes know less of each other the more there are: their number grows with
+    the square root of the text."""
+    return max(1, min(isqrt(n_bytes // config.lane_unit), MAX_LANES, n_tokens))
+
+
+def memory(config: CodecConfig, model: Model | None, raw_size: int) -> int:
+    """Bytes that decoding a block of that size takes at most, the model aside: the mixer's tables, what lanes remember
+    and what the network says of their next tokens, and the block's tokens and text themselves (docs/LOG.md)."""
+    lane = 0
+    if model is not None and config.network:
+        shape = model.config
+        lane = 2 * HEAD_SIZE * shape.n_layer * shape.window + 8 * shape.vocab_size
+    return (5 << config.mixer_bits) // 4 + lane * most_lanes(config, raw_size, raw_size) + 20 * raw_size
+
+
 class Codec:
     """Encoder and decoder of blocks. `model` None: bytes instead of a vocabulary's pieces, and no network."""
 
@@ -60,7 +78,7 @@ class Codec:
         if not data:
             return b""
         tokens = self.vocabulary.tokenizer.encode(data).astype(np.int32)
-        n_lanes = self.most_lanes(len(data), len(tokens))
+        n_lanes = most_lanes(self.config, len(data), len(tokens))
         lanes, counts = layout(tokens, n_lanes)
         previous = np.concatenate([np.full((n_lanes, 1), self.vocabulary.start, np.int32), lanes[:, :-1]], axis=1)
         predictor = Predictor(self.engines, self.vocabulary, n_lanes, len(tokens))
@@ -80,7 +98,7 @@ class Codec:
             return b""
         reader = Reader(payload)
         n_tokens = reader.varint(raw_size)
-        n_lanes = reader.varint(self.most_lanes(raw_size, n_tokens))
+        n_lanes = reader.varint(most_lanes(self.config, raw_size, n_tokens))
         if n_lanes == 0:
             raise CorruptError("a block without tokens or lanes")
         lanes, counts = layout(np.zeros(n_tokens, np.int32), n_lanes)
@@ -100,20 +118,8 @@ class Codec:
         return self.vocabulary.tokenizer.decode(tokens)
 
     def memory(self, raw_size: int) -> int:
-        """Bytes that decoding a block of that size takes at most, the model aside: the mixer's tables, what lanes remember
-        and what the network says of their next tokens, and the block's tokens and text themselves (docs/LOG.md)."""
-        lane, model = 0, self.engines.model
-        if model is not None and self.config.network:
-            config = model.config
-            lane = 2 * HEAD_SIZE * config.n_layer * config.window + 8 * config.vocab_size
-        return (5 << self.config.mixer_bits) // 4 + lane * self.most_lanes(raw_size, raw_size) + 20 * raw_size
-
-    def most_lanes(self, n_bytes: int, n_tokens: int) -> int:
-        """How many lanes a block of so many bytes and tokens has at most.
-
-        Rows at once make a token cheaper, and lanes know less of each other the more there are: their number grows with
-        the square root of the text."""
-        return max(1, min(isqrt(n_bytes // self.config.lane_unit), MAX_LANES, n_tokens))
+        """What memory() says of this codec."""
+        return memory(self.config, self.engines.model, raw_size)
 
 
 def layout(tokens: np.ndarray, n_lanes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from lmcompress.config import CodecConfig
 from lmcompress.container import LM, STORED, ZSTD, Block, Header
 from lmcompress.errors import CorruptError, LimitError, MissingModelError
 
@@ -29,6 +30,9 @@ class Level:
     mixer_bits: int  # log2 of the bytes of the mixer's tables; 0: the network alone
     lane_unit: int  # a block of n such units, in bytes of content, has sqrt(n) lanes; a power of two
     light: bool = False  # the mixer has fewer parts
+
+    def codec(self) -> CodecConfig:
+        return CodecConfig(self.lane_unit, self.mixer_bits, self.network, self.light)
 
 
 LEVELS = {
@@ -81,12 +85,11 @@ class Loaded:
 def load_for_writing(level: int, model: Model | str | Path | None, threads: int) -> Loaded:
     """The codec of a level, with another model if one is given. Raises MissingModelError, CorruptError."""
     from lmcompress import codec, modelfile
-    from lmcompress.config import CodecConfig
 
     point = LEVELS[level]
     chosen = point.model if model is None else model
     loaded = modelfile.load(chosen) if isinstance(chosen, (str, Path)) else chosen
-    config = CodecConfig(point.lane_unit, point.mixer_bits, point.network, point.light)
+    config = point.codec()
     return Loaded(codec.Codec(loaded, config, _count(threads)), codec.pack(config), loaded.digest, loaded.name)
 
 

@@ -5,7 +5,6 @@
 #include "engine.h"
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
@@ -49,8 +48,8 @@ struct Engine {
     int32_t turns[ROTARY / 2];
     Work work;
     Pool *pool;
-    int timed;                /* whether: */
-    int64_t spent[LMC_TIMED]; /* nanoseconds that jobs of each kind took the caller */
+    int timed;                /* whether jobs are */
+    int64_t spent[LMC_TIMED]; /* nanoseconds that those of each kind took the caller */
 };
 
 /* Large blocks in large pages, where the system has them: fewer entries of the page table to look up. */
@@ -263,13 +262,6 @@ void lmc_state_free(State *state)
     free(state);
 }
 
-static int64_t now(void)
-{
-    struct timespec t;
-    timespec_get(&t, TIME_UTC);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 void lmc_engine_timed(Engine *e, int on, int64_t *spent)
 {
     memcpy(spent, e->spent, sizeof e->spent);
@@ -279,10 +271,10 @@ void lmc_engine_timed(Engine *e, int on, int64_t *spent)
 
 static void run_timed(Engine *e, Timed kind, void (*job)(const void *, int), const void *context, int n)
 {
-    int64_t start = e->timed ? now() : 0;
+    int64_t start = e->timed ? lmc_now() : 0;
     lmc_pool_run(e->pool, job, context, n);
     if (e->timed)
-        e->spent[kind] += now() - start;
+        e->spent[kind] += lmc_now() - start;
 }
 
 /* Key and value of one position of a lane, into their ring. The unturned part of a key is that of the position before. */
@@ -502,12 +494,12 @@ double lmc_bench_product(const Kernel *kernel, int n, int n_out, int n_in, doubl
         for (int i = 0; i < n; i++)
             rows[i] = y + (size_t)i * n_out;
         if (lmc_pack(&w, packed, kernel, weights, scale, n_out, n_in, 128) == 0) {
-            int64_t count = 0, start = now();
+            int64_t count = 0, start = lmc_now();
             double spent = 0;
             while (spent < seconds) {
                 kernel->product(&w, 0, n_out, x, n, TO_INT16, 32767, rows);
                 count++;
-                spent = 1e-9 * (double)(now() - start);
+                spent = 1e-9 * (double)(lmc_now() - start);
             }
             rate = (double)count * n * n_out * n_in / spent;
         }

@@ -64,7 +64,7 @@ _Static_assert((-3 >> 1) == -2, "right shifts of negative numbers round down");
 typedef int16_t Slot;       /* (p - 2048) << 4 | count: 12 bits of probability, how often seen */
 typedef uint32_t Statistic; /* p << 10 | count: 22 bits of probability */
 
-/* An inner node of the tree: its children (~token for a leaf), and the ids below: lo <= left < mid <= right < hi */
+/* An inner node of the tree: its children (~id for a leaf); ids from lo to mid - 1 lie on the left, from mid to hi - 1 on the right */
 typedef struct {
     int32_t left, right, lo, mid, hi;
 } Node;
@@ -387,10 +387,14 @@ INLINE void approach_group(Mixer *m, Lane *s, const Parts *parts)
 /* Inputs of a mixer with such parts, filled up to whole vectors */
 INLINE int n_input(const Parts *parts) { return (3 + 2 * (parts->guesses + parts->contexts) + 15) / 16 * 16; }
 
-INLINE void prefetch_weights(const int16_t *w, const Parts *parts)
+/* The row of a weight set that predicts next, if a mixer with such parts has the set, is on its way. */
+INLINE void approach_weights(Mixer *m, Lane *s, int set, int chosen, const Parts *parts)
 {
+    if (set >= parts->sets)
+        return;
+    s->weights[set] = weights_of(m, set, chosen);
     for (int i = 0; i < n_input(parts); i += 32)
-        PREFETCH(w + i);
+        PREFETCH(s->weights[set] + i);
 }
 
 /* What belongs to the node is on its way. */
@@ -403,10 +407,7 @@ INLINE void approach_node(Mixer *m, Lane *s, const Parts *parts)
         s->apm[1] = m->apm[1] + (hash(s->apm_hash, s->node) >> (64 - APM_BITS)) * APM_ROW;
         PREFETCH(s->apm[1]);
     }
-    if (parts->sets > 1) {
-        s->weights[1] = weights_of(m, 1, s->node);
-        prefetch_weights(s->weights[1], parts);
-    }
+    approach_weights(m, s, 1, s->node, parts);
     if (s->base) {
         PREFETCH(s->base + (node->mid >> 6));
         PREFETCH(s->local + node->mid - 1);
@@ -488,14 +489,9 @@ INLINE void begin_token(Mixer *m, Lane *s, int lane, const Parts *parts)
     memset(s->input, 0, sizeof s->input);
     s->input[2 * (parts->contexts + parts->guesses) + 2] = 256;
     s->apm_hash = hash(17, r[0]);
-    s->weights[0] = weights_of(m, 0, r[0]);
-    if (parts->sets > 2)
-        s->weights[2] = weights_of(m, 2, place_in(t->field, t->field_tokens, 4));
-    if (parts->sets > 3)
-        s->weights[3] = weights_of(m, 3, place_in(t->column, t->column_tokens, 8));
-    for (int j = 0; j < parts->sets && j < 4; j++)
-        if (j != 1)
-            prefetch_weights(s->weights[j], parts);
+    approach_weights(m, s, 0, r[0], parts);
+    approach_weights(m, s, 2, place_in(t->field, t->field_tokens, 4), parts);
+    approach_weights(m, s, 3, place_in(t->column, t->column_tokens, 8), parts);
     approach_node(m, s, parts);
 }
 

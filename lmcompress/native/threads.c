@@ -9,6 +9,18 @@
  * any more, and starts its own. */
 #include "engine.h"
 #include <stdlib.h>
+#include <time.h>
+
+int64_t lmc_now(void)
+{
+    struct timespec t;
+#ifdef _WIN32
+    timespec_get(&t, TIME_UTC);
+#else
+    clock_gettime(CLOCK_MONOTONIC, &t);
+#endif
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
 
 #ifdef _WIN32
 struct Pool {
@@ -41,7 +53,6 @@ void lmc_pool_run(Pool *pool, void (*job)(const void *, int), const void *contex
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <time.h>
 #include <unistd.h>
 
 #define LOOKS 32        /* at a value before the clock is looked at */
@@ -79,13 +90,6 @@ struct Pool {
     Crew *crew;
 };
 
-static int64_t now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 static void relax(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
@@ -104,7 +108,7 @@ static int becomes(atomic_uint_fast64_t *value, uint64_t x, int equal)
                 return 1;
             relax();
         }
-        time = now();
+        time = lmc_now();
         start = start ? start : time;
         if (time - start > PATIENCE)
             return 0;

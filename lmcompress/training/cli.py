@@ -56,7 +56,7 @@ def train(
     tokenizer = prepare(source, out, recipe.model.vocab_size)
     done = run(recipe, out / "ids", out / "run", device, validate_every, init, minutes)
     if done and int(os.environ.get("RANK", 0)) == 0:
-        path = finish(recipe, tokenizer, out, name or recipe_path.stem)
+        path = finish(tokenizer, out, name or recipe_path.stem)
         click.echo(f"{path}: {path.stat().st_size} bytes")
 
 
@@ -74,24 +74,18 @@ def prepare(source: Path, out: Path, vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def finish(recipe: object, tokenizer: Tokenizer, out: Path, name: str) -> Path:
+def finish(tokenizer: Tokenizer, out: Path, name: str) -> Path:
     """Writes NAME.lmm from the checkpoint: ids in the order of their pieces' text, a tree balanced by how often each
     comes up in the mix; the card has the recipe and the log's last validation."""
     import torch
 
     from lmcompress.modelfile import SUFFIX, dumps
     from lmcompress.training.export import export
-    from lmcompress.training.model import Transformer
-    from lmcompress.training.train import Recipe
+    from lmcompress.training.train import trained
     from lmcompress.tree import weight_balanced
 
-    assert isinstance(recipe, Recipe)
-    saved = torch.load(out / "run" / "checkpoint.pt", map_location="cpu", weights_only=True)
-    model = Transformer(recipe.model)
-    model.load_state_dict(saved["model"])
+    model, recipe, saved = trained(out / "run" / "checkpoint.pt", out / "ids")
     mix = data.Mix(out / "ids", recipe.sequence, recipe.seed)
-    if not saved["calibrated"]:
-        model.calibrate(torch.from_numpy(mix.batch(saved["step"], recipe.batch))[:, :-1])
     counts = np.ones(recipe.model.vocab_size, np.int64)
     for step in range(COUNTED):
         counts += np.bincount(mix.batch(step, recipe.batch)[:, 1:].ravel(), minlength=len(counts))

@@ -13,6 +13,7 @@ import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,11 @@ class Recipe:
 
     @staticmethod
     def load(path: Path) -> Recipe:
-        fields = json.loads(path.read_text())
+        return Recipe.parse(path.read_text())
+
+    @staticmethod
+    def parse(text: str) -> Recipe:
+        fields = json.loads(text)
         return Recipe(**{**fields, "model": ModelConfig(**fields["model"])})
 
 
@@ -184,6 +189,18 @@ def train(
     if world > 1:
         dist.destroy_process_group()
     return step >= steps
+
+
+def trained(checkpoint: Path, ids: Path) -> tuple[Transformer, Recipe, dict[str, Any]]:
+    """A run's model, calibrated on the token ids in folder `ids`, its recipe, and all that train() has saved."""
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    recipe = Recipe.parse(saved["recipe"])
+    model = Transformer(recipe.model)
+    model.load_state_dict(saved["model"])
+    if not saved["calibrated"]:
+        batch = data.Mix(ids, recipe.sequence, recipe.seed).batch(saved["step"], recipe.batch)
+        model.calibrate(torch.from_numpy(batch)[:, :-1])
+    return model, recipe, saved
 
 
 def grow(model: Transformer, weights: dict[str, Tensor]) -> None:
