@@ -105,10 +105,10 @@ def parts(action: Callable[[], bytes], engines: predictor.Engines) -> tuple[floa
     def by_its_clock(distribution: Callable[..., Any]) -> Callable[..., Any]:
         """What the engine counts itself is not the rest of the network."""
 
-        def call(network: Any, *arguments: Any) -> Any:
-            network.timed(True)
-            result = distribution(network, *arguments)
-            for part, inside in zip(INSIDE, network.timed(False), strict=True):
+        def call(network: Any, state: Any, tokens: Any) -> Any:
+            network.timed(state, True)
+            result = distribution(network, state, tokens)
+            for part, inside in zip(INSIDE, network.timed(state, False), strict=True):
                 spent[part] += inside
                 spent["network"] -= inside
             return result

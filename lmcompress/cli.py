@@ -25,7 +25,7 @@ import click
 
 from lmcompress import __version__, paths
 from lmcompress.container import MAGIC, MAX_BLOCK_LOG, MAX_TOTAL, MIN_BLOCK_LOG
-from lmcompress.errors import LimitError, LMCompressError
+from lmcompress.errors import CorruptError, LimitError, LMCompressError
 from lmcompress.file import ArchiveInfo, LMFile, Recovery, compress, decompress, get_archive_info, recover
 from lmcompress.methods import DEFAULT_LEVEL, DEFAULT_MEMORY, LEVELS, LM_FIXED
 from lmcompress.stream import BLOCK_SIZE, LMCompressor
@@ -40,11 +40,11 @@ Compresses FILEs, each to FILE{paths.SUFFIX}. Without FILE, or when it is -, fro
   -t, --test           check, name damaged blocks  --model NAME|FILE    another model than the level's
   -l, --list           sizes; with -v details      -T, --threads N      0: all cores (default 0, LMC_THREADS)
   -c, --stdout         write to standard output    --no-check           no SHA-256 of the content
-  -o, --output FILE    write to FILE               --memory SIZE        most that decoding a block may take
+  -o, --output FILE    write to FILE               --memory SIZE        most that blocks may take
   -f, --force          overwrite; links; with -dc  --max-output SIZE    stop when the content is longer
                        pass other formats through  --range OFF:LENGTH   decompress only these bytes of content
   -k, --keep           keep the source (default)   --recover            decompress what is intact, report the rest
-  --rm                 remove it when all is done  --block-size SIZE    content coded together (default 8M)
+  --rm                 remove it when all is done  --block-size SIZE    content coded together (up to 8M)
   -N, --name           store, restore the name     -r, --recursive      files in folders too
   -q, -v               say less, say more          --exclude-compressed skip what is compressed already
   --json               with -l and -t: as JSON     --filelist FILE      names from FILE, one a line
@@ -80,7 +80,7 @@ class Options:
     model: str | None
     threads: int
     check: bool
-    block_size: int
+    block_size: int | None
     memory: int
     max_output: int | None
     range: tuple[int, int | None] | None
@@ -149,7 +149,7 @@ def _levels(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--model")
 @click.option("-T", "--threads", type=click.IntRange(0), envvar="LMC_THREADS", default=0)
 @click.option("--check/--no-check", default=True)
-@click.option("--block-size", default=str(BLOCK_SIZE), callback=_to_size)
+@click.option("--block-size", callback=_to_size)
 @click.option("--memory", default=str(DEFAULT_MEMORY), callback=_to_size)
 @click.option("--max-output", callback=_to_size)
 @click.option("--range", callback=_to_range)
@@ -183,7 +183,7 @@ def command(ctx: click.Context, /, files: tuple[str, ...], keep: bool, **given: 
         raise click.UsageError("--json is for -l and -t")
     if options.remove and options.range is not None:
         raise click.UsageError("--rm would remove what --range leaves out")
-    if not 1 << MIN_BLOCK_LOG <= options.block_size <= 1 << MAX_BLOCK_LOG:
+    if options.block_size is not None and not 1 << MIN_BLOCK_LOG <= options.block_size <= 1 << MAX_BLOCK_LOG:
         raise click.UsageError("a block has 1K to 1G of content")
     ctx.exit(Run(options).run(names))
 
@@ -357,7 +357,8 @@ class Run:
         metadata = {"name": os.path.basename(source)} if options.name and source != "-" else None
         compressor = LMCompressor(
             options.level, model=options.model, threads=options.threads, block_size=options.block_size,
-            check=options.check, metadata=metadata, progress=lambda done: progress(done, written),
+            size=_content_size(options, file), memory=options.memory, check=options.check, metadata=metadata,
+            progress=lambda done: progress(done, written),
         )  # fmt: skip
         read = written = 0
         while chunk := file.read(CHUNK):
@@ -379,7 +380,7 @@ class Run:
             progress=lambda done: progress(done, counter.count),
         )  # fmt: skip
         offset, left = options.range or (0, None)
-        if offset:
+        if options.range:
             content.seek(offset)
         written = 0
         while chunk := content.read1(CHUNK if left is None else min(CHUNK, left - written)):
@@ -435,16 +436,16 @@ class Run:
         for source in self._sources(names):
             tested.append({"name": source, "ok": False})
             with self._reporting(source), self._open(source) as file:
-                if file.seekable():
-                    with _progress(options, source, file) as progress:
+                with _progress(options, source, file) as progress, open(os.devnull, "wb") as nowhere:
+                    try:
+                        result = Recovery(self._decompress(file, nowhere, progress)[1])
+                    except CorruptError:
+                        if not file.seekable():
+                            raise
                         result = recover(
                             file, None, model=options.model, threads=options.threads, memory=options.memory,
                             max_output=options.max_output, progress=lambda done: progress(done, 0),
                         )  # fmt: skip
-                else:
-                    result = Recovery()
-                    with open(os.devnull, "wb") as nowhere:
-                        _, result.recovered, _ = self._decompress(file, nowhere, lambda done, coded: None)
                 self._report(source, result)
                 self.damaged += not result.intact
                 tested[-1] |= {"ok": result.intact, **asdict(result)}
@@ -515,10 +516,10 @@ def _content_size(options: Options, file: BinaryIO) -> int | None:
     """Bytes of content that there will be, if that can be known before."""
     if options.range is not None or not file.seekable():
         return None
-    if not options.decompress and not options.test:
-        return os.fstat(file.fileno()).st_size
     position = file.tell()
     try:
+        if not options.decompress and not options.test:
+            return file.seek(0, io.SEEK_END) - position
         return get_archive_info(file).raw_size
     except LMCompressError:
         return None

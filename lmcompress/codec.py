@@ -65,7 +65,8 @@ def memory(config: CodecConfig, model: Model | None, raw_size: int) -> int:
 
 
 class Codec:
-    """Encoder and decoder of blocks. `model` None: bytes instead of a vocabulary's pieces, and no network."""
+    """Encoder and decoder of blocks, several at once if called from several threads. `model` None: bytes instead of a
+    vocabulary's pieces, and no network. threads: of a block that does not say otherwise."""
 
     def __init__(self, model: Model | None, config: CodecConfig, threads: int = 1, engine: str = "auto") -> None:
         self.config = config
@@ -73,7 +74,7 @@ class Codec:
         self.engines = Engines(model, config, threads, engine)
         self.engine_name = self.engines.name
 
-    def encode(self, data: bytes, progress: Progress | None = None) -> bytes:
+    def encode(self, data: bytes, progress: Progress | None = None, threads: int = 0) -> bytes:
         """The payload of a block."""
         if not data:
             return b""
@@ -81,7 +82,7 @@ class Codec:
         n_lanes = most_lanes(self.config, len(data), len(tokens))
         lanes, counts = layout(tokens, n_lanes)
         previous = np.concatenate([np.full((n_lanes, 1), self.vocabulary.start, np.int32), lanes[:, :-1]], axis=1)
-        predictor = Predictor(self.engines, self.vocabulary, n_lanes, len(tokens))
+        predictor = Predictor(self.engines, self.vocabulary, n_lanes, len(tokens), threads)
         coder = Encoder(self.engines.coder)
         for start, stop, m in spans(counts):
             for i, (k, bits) in enumerate(predictor.encode(previous[:m, start:stop], lanes[:m, start:stop])):
@@ -90,7 +91,7 @@ class Codec:
                     progress((start + i * max(1, BATCH // m)) / len(lanes[0]))
         return bytes(Writer().varint(len(tokens)).varint(n_lanes).put(coder.finish()))
 
-    def decode(self, payload: bytes, raw_size: int, progress: Progress | None = None) -> bytes:
+    def decode(self, payload: bytes, raw_size: int, progress: Progress | None = None, threads: int = 0) -> bytes:
         """The block's bytes, `raw_size` of them. Raises CorruptError where the payload gives anything else."""
         if raw_size == 0:
             if payload:
@@ -102,7 +103,7 @@ class Codec:
         if n_lanes == 0:
             raise CorruptError("a block without tokens or lanes")
         lanes, counts = layout(np.zeros(n_tokens, np.int32), n_lanes)
-        predictor = Predictor(self.engines, self.vocabulary, n_lanes, n_tokens)
+        predictor = Predictor(self.engines, self.vocabulary, n_lanes, n_tokens, threads)
         coder = Decoder(reader.take(reader.remaining), self.engines.coder)
         previous = np.full(n_lanes, self.vocabulary.start, np.int32)
         for start, stop, m in spans(counts):

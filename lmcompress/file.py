@@ -35,7 +35,7 @@ from lmcompress.container import (
 )
 from lmcompress.errors import CorruptError, LimitError, LMCompressError, TruncatedError
 from lmcompress.methods import DEFAULT_LEVEL, DEFAULT_MEMORY, BlockDecoder
-from lmcompress.stream import BLOCK_SIZE, LMCompressor, MemberDecoder, within
+from lmcompress.stream import LMCompressor, MemberDecoder, within
 
 if TYPE_CHECKING:
     from lmcompress.modelfile import Model
@@ -49,14 +49,15 @@ def compress(
     *,
     model: Model | str | Path | None = None,
     threads: int = 0,
-    block_size: int = BLOCK_SIZE,
+    block_size: int | None = None,
     check: bool = True,
     metadata: Mapping[str, str] | None = None,
 ) -> bytes:
     """An archive of `data`. Arguments and errors as for LMCompressor."""
     compressor = LMCompressor(
-        level, model=model, threads=threads, block_size=block_size, check=check, metadata=metadata
-    )
+        level, model=model, threads=threads, block_size=block_size, size=memoryview(data).nbytes, check=check,
+        metadata=metadata,
+    )  # fmt: skip
     return compressor.compress(data, LMCompressor.FLUSH_FRAME)
 
 
@@ -90,6 +91,7 @@ class _ContentReader(io.RawIOBase):
     ) -> None:
         self._file, self._options, self._progress = file, (model, threads, memory), progress
         self._seekable = bool(getattr(file, "seekable", lambda: False)())
+        self._ahead = self._seekable  # nobody has looked for a certain place: all will be read, several blocks at once
         self._base = file.tell() if self._seekable else 0  # where the archive begins in the file
         self._position = 0  # in the content
         self._block, self._block_start = b"", 0  # the block decoded last, and where in the content it begins
@@ -122,6 +124,7 @@ class _ContentReader(io.RawIOBase):
         if offset < 0:
             raise ValueError(f"negative seek position {offset}")
         self._position = offset
+        self._ahead = False
         return offset
 
     def readinto(self, buffer: Any) -> int:
@@ -155,13 +158,16 @@ class _ContentReader(io.RawIOBase):
             self._file.seek(self._next_read)
         progress, start = self._progress, self._next_start
         within_block = None if progress is None else lambda done: progress(start + done)
-        while (block := self._member.next(limit, within_block)) is None:
+        more = self._ahead  # a stream's next bytes may be long in coming
+        while (block := self._member.next(limit, within_block, more)) is None:
             chunk = self._file.read(_CHUNK)
             if self._member.finished:
                 chunk = self._member.unused + chunk
                 if not chunk:
                     return b""
                 self._member = MemberDecoder(*self._options)
+            elif not chunk and more:
+                more = False
             elif not chunk:
                 raise TruncatedError(f"the archive ends too early, after {self._next_start} bytes of content")
             self._member.feed(chunk)
@@ -205,7 +211,7 @@ class LMFile(io.BufferedIOBase):
         model: Model | str | Path | None = None,
         threads: int = 0,
         memory: int = DEFAULT_MEMORY,
-        block_size: int = BLOCK_SIZE,
+        block_size: int | None = None,
         check: bool = True,
         metadata: Mapping[str, str] | None = None,
         progress: Callable[[int], None] | None = None,

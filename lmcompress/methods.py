@@ -47,7 +47,7 @@ LEVELS = {
     9: Level("fast", True, 28, 1 << 22),
 }
 DEFAULT_LEVEL = 5
-DEFAULT_MEMORY = 1 << 30  # bytes that decoding one block may take
+DEFAULT_MEMORY = 1 << 30  # bytes that blocks coded at once may take
 LM_FIXED = 1 << 25  # bytes that a model and what goes with it take
 
 PROBE_LEVEL, BEST_LEVEL = 3, 19  # of zstd
@@ -64,9 +64,9 @@ class BlockCodec(Protocol):
 
     engine_name: str
 
-    def encode(self, data: bytes, progress: Progress | None = None) -> bytes: ...
+    def encode(self, data: bytes, progress: Progress | None = None, threads: int = 0) -> bytes: ...
 
-    def decode(self, payload: bytes, raw_size: int, progress: Progress | None = None) -> bytes: ...
+    def decode(self, payload: bytes, raw_size: int, progress: Progress | None = None, threads: int = 0) -> bytes: ...
 
     def memory(self, raw_size: int) -> int: ...
 
@@ -90,7 +90,7 @@ def load_for_writing(level: int, model: Model | str | Path | None, threads: int)
     chosen = point.model if model is None else model
     loaded = modelfile.load(chosen) if isinstance(chosen, (str, Path)) else chosen
     config = point.codec()
-    return Loaded(codec.Codec(loaded, config, _count(threads)), codec.pack(config), loaded.digest, loaded.name)
+    return Loaded(codec.Codec(loaded, config, threads), codec.pack(config), loaded.digest, loaded.name)
 
 
 @lru_cache(maxsize=2)
@@ -118,7 +118,7 @@ def load_for_reading(header: Header, model: Model | str | Path | None, threads: 
                     f"the archive needs the model {header.model_name!r} with SHA-256 {header.model_digest.hex()}, "
                     "which is not shipped with this version; give its file with --model (model=)"
                 ) from None
-    return Loaded(codec.Codec(loaded, config, _count(threads)), header.codec, header.model_digest, header.model_name)
+    return Loaded(codec.Codec(loaded, config, threads), header.codec, header.model_digest, header.model_name)
 
 
 def _forget() -> None:
@@ -130,7 +130,7 @@ if hasattr(os, "register_at_fork"):  # a forked child must not wait for an engin
     os.register_at_fork(after_in_child=_forget)
 
 
-def _count(threads: int) -> int:
+def count(threads: int) -> int:
     """0 stands for as many as this process may use."""
     if threads:
         return threads
@@ -138,27 +138,34 @@ def _count(threads: int) -> int:
 
 
 class BlockEncoder:
-    """Blocks of content to the smallest method's payload."""
+    """Blocks of content to the smallest method's payload, several at once if called from several threads."""
 
     def __init__(self, level: int, model: Model | str | Path | None, threads: int) -> None:
         if level not in LEVELS:
             raise ValueError(f"level {level} is not in {min(LEVELS)}..{max(LEVELS)}")
-        self._level, self._model, self._threads = level, model, threads
+        self._level, self._model, self._threads = level, model, count(threads)
         self.engine_name: str | None = None  # what ran, once something did
 
     @property
     def loaded(self) -> Loaded:
         return load_for_writing(self._level, self._model, self._threads)
 
-    def encode(self, data: bytes, lm_cost: int = 0, progress: Progress | None = None) -> tuple[int, bytes]:
+    def memory(self, size: int) -> int:
+        """Bytes that coding a block of that size takes at most, the model aside."""
+        return 2 * size + self.loaded.codec.memory(size)
+
+    def encode(
+        self, data: bytes, lm_cost: int = 0, progress: Progress | None = None, threads: int = 0
+    ) -> tuple[int, bytes]:
         """(method, payload); the payload is shorter than `data` unless the method is STORED. `lm_cost`: bytes that the
-        archive grows by elsewhere when the method is LM. `progress` is told now and then what share is done."""
+        archive grows by elsewhere when the method is LM. `progress` is told now and then what share is done. threads:
+        0 for all."""
         probe = _zstd_compress(data, PROBE_LEVEL)
         clear = len(data) >= NOISE_SIZE and not VOID <= len(probe) / len(data) <= NOISE
         candidates = [(0, STORED, data), (CODED_COST, ZSTD, probe)]
         if not clear and len(data) > CODED_COST + lm_cost:
             self.engine_name = self.loaded.codec.engine_name
-            candidates.append((CODED_COST + lm_cost, LM, self.loaded.codec.encode(data, progress)))
+            candidates.append((CODED_COST + lm_cost, LM, self.loaded.codec.encode(data, progress, threads)))
         if len(candidates[-1][2]) > CLEAR_WIN * len(probe):
             candidates.append((CODED_COST, ZSTD, _zstd_compress(data, BEST_LEVEL)))
         _, method, payload = min(candidates, key=lambda c: c[0] + len(c[2]))  # the first of equals: it decodes fastest
@@ -166,24 +173,37 @@ class BlockEncoder:
 
 
 class BlockDecoder:
-    """Blocks back to content, of one header. `memory`: bytes that decoding one block may take."""
+    """Blocks back to content, of one header, several at once if called from several threads. `memory`: bytes that
+    decoding one block may take."""
 
     def __init__(self, header: Header, model: Model | str | Path | None, threads: int, memory: int) -> None:
-        self._header, self._model, self._threads, self._memory = header, model, threads, memory
+        self._header, self._model, self._threads, self._memory = header, model, count(threads), memory
         self.engine_name: str | None = None  # what ran, once something did
 
-    def decode(self, block: Block, progress: Progress | None = None) -> bytes:
-        """The block's content, checked. Raises CorruptError, MissingModelError, LimitError."""
-        self._allow(2 * block.raw_size + block.coded_size)
+    def memory(self, block: Block) -> int:
+        """Bytes that decoding it takes at most, the model aside. Raises as decode() does."""
+        needed = 2 * block.raw_size + block.coded_size
+        self._allow(needed)
+        if block.method == LM:
+            needed = block.coded_size + self._codec.memory(block.raw_size)
+            self._allow(needed)
+        return needed
+
+    @property
+    def _codec(self) -> BlockCodec:
+        return load_for_reading(self._header, self._model, self._threads, self._memory).codec
+
+    def decode(self, block: Block, progress: Progress | None = None, threads: int = 0) -> bytes:
+        """The block's content, checked; `threads` 0: with all. Raises CorruptError, MissingModelError, LimitError."""
+        self.memory(block)
         if block.method == STORED:
             data = block.payload
         elif block.method == ZSTD:
             data = _zstd_decompress(block.payload, block.raw_size)
         else:
-            codec = load_for_reading(self._header, self._model, self._threads, self._memory).codec
-            self._allow(codec.memory(block.raw_size) + block.coded_size)
+            codec = self._codec
             self.engine_name = codec.engine_name
-            data = codec.decode(block.payload, block.raw_size, progress)
+            data = codec.decode(block.payload, block.raw_size, progress, threads)
         block.check_raw(data)
         return data
 

@@ -126,9 +126,10 @@ class NetworkAlone:
 class Predictor:
     """One block's lanes. All start at the same time; from step to step some at the end may drop out."""
 
-    def __init__(self, engines: Engines, vocabulary: Vocabulary, n_lanes: int, n_tokens: int) -> None:
+    def __init__(self, engines: Engines, vocabulary: Vocabulary, n_lanes: int, n_tokens: int, threads: int = 0) -> None:
+        """threads: of the network's steps; 0 for as many as `engines` has."""
         self.network = engines.network
-        self.state = self.network.start(n_lanes) if self.network else None
+        self.state = self.network.start(n_lanes, threads) if self.network else None
         if engines.mixer is None:
             if self.network is None:
                 raise ValueError("neither a network nor a mixer: nothing to predict with")

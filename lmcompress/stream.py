@@ -1,13 +1,16 @@
 """Content to an archive and back in pieces of any size, in the shape of PEP 784's compression.zstd.
 
 Knows: where a member's content is cut into blocks, what its digest is. Does not know: files.
-Memory is bounded by one block in and out (a few times its size while it is coded), whatever the sizes of the pieces.
+Memory is bounded by the blocks that are coded at once (a few times their size), whatever the sizes of the pieces.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,12 +28,13 @@ from lmcompress.container import (
     Skippable,
 )
 from lmcompress.errors import CorruptError, LimitError, LMCompressError
-from lmcompress.methods import DEFAULT_LEVEL, DEFAULT_MEMORY, BlockDecoder, BlockEncoder
+from lmcompress.inorder import InOrder, Report
+from lmcompress.methods import DEFAULT_LEVEL, DEFAULT_MEMORY, BlockDecoder, BlockEncoder, count
 
 if TYPE_CHECKING:
     from lmcompress.modelfile import Model
 
-BLOCK_SIZE = 8 << 20  # bytes of content
+BLOCK_SIZE = 8 << 20  # bytes of content, at most, where nobody says how many
 SMALL_CONTENT, SMALL_DIGEST = 1 << 16, 8  # bytes: below, the content's digest is cut, as it would outweigh the text
 LM_HEADER = 40  # bytes, about: a header is longer by a model's digest and name and the codec's parameters
 
@@ -39,7 +43,9 @@ class LMCompressor:
     """Makes an archive of what `compress` is given.
 
     level: 1 (fast) to 9 (small). model: a shipped model's name, a file, or a Model, instead of the level's own.
-    threads: 0 for as many as the machine has. block_size: bytes of content coded together, from 1 KiB to 1 GiB.
+    threads: 0 for as many as the machine has; they share blocks, and where these are fewer, the lanes of one.
+    block_size: bytes of content coded together, from 1 KiB to 1 GiB; None: 8 MiB, or of content whose `size` is told in
+    advance equal parts no larger. memory: bytes that blocks coded at once may take; one at a time always is.
     check: end with the content's SHA-256 (blocks have their checksums in any case). metadata: key = value pairs that
     every member starts with. progress: told now and then how many bytes of the member's content are coded. `last_mode` is the
     mode of the last call of `compress`. Raises MissingModelError (also later, when the model is first needed), ValueError.
@@ -53,24 +59,31 @@ class LMCompressor:
         *,
         model: Model | str | Path | None = None,
         threads: int = 0,
-        block_size: int = BLOCK_SIZE,
+        block_size: int | None = None,
+        size: int | None = None,
+        memory: int = DEFAULT_MEMORY,
         check: bool = True,
         metadata: Mapping[str, str] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
+        if block_size is None:
+            parts = -(-(size or BLOCK_SIZE) // BLOCK_SIZE)
+            block_size = BLOCK_SIZE if not size else max(1 << MIN_BLOCK_LOG, -(-size // parts))
         if not 1 << MIN_BLOCK_LOG <= block_size <= 1 << MAX_BLOCK_LOG:
             raise ValueError(f"a block size of {block_size} is not in 2^{MIN_BLOCK_LOG}..2^{MAX_BLOCK_LOG}")
         self.last_mode = self.FLUSH_FRAME
         self._encoder = BlockEncoder(level, model, threads)
-        self._block_size, self._check, self._metadata = block_size, check, dict(metadata or {})
-        self._progress = progress
+        self._block_size, self._blocks_expected = block_size, None if not size else -(-size // block_size)
+        self._threads, self._memory = count(threads), memory
+        self._check, self._metadata, self._progress = check, dict(metadata or {}), progress
         self._begin()
 
     def _begin(self) -> None:
         self._pending = bytearray()
         self._writer: MemberWriter | None = None  # made with the first block, when it is known what the header must say
         self._digest = hashlib.sha256()
-        self._size = 0
+        self._size = self._coded = 0  # bytes of content, those of them that are in what was returned
+        self._blocks: InOrder[tuple[int, bytes, bytes]] = InOrder(1)  # method, content, payload
 
     def compress(self, data: Buffer, mode: int = CONTINUE) -> bytes:
         """Takes `data`; returns what can be written so far. FLUSH_BLOCK: everything given can be decoded from what
@@ -86,10 +99,15 @@ class LMCompressor:
             taken = self._block_size - len(self._pending)
             self._pending += view[:taken]
             view = view[taken:]
-        if mode == self.FLUSH_BLOCK and self._pending:
-            out.append(self._block(last=False))
+        if mode == self.FLUSH_BLOCK:
+            if self._pending:
+                out.append(self._block(last=False))
+            while self._blocks:
+                out.append(self._take())
         if mode == self.FLUSH_FRAME:
             out.append(self._finish())
+        while self._blocks.ready:
+            out.append(self._take())
         self.last_mode = mode
         return b"".join(out)
 
@@ -109,29 +127,52 @@ class LMCompressor:
         return self._writer.start() + (self._writer.metadata(self._metadata) if self._metadata else b"")
 
     def _block(self, last: bool) -> bytes:
+        """Begins to code what is pending; returns what of the archive has to be written first."""
         raw = bytes(self._pending)
         self._pending.clear()
         self._digest.update(raw)
-        start, sole = b"", last and self._writer is None
-        method, payload = self._encoder.encode(
-            raw, LM_HEADER if sole else 0, within(self._progress, self._size, len(raw))
-        )
         self._size += len(raw)
-        if self._progress is not None:
-            self._progress(self._size)
+        if last and self._writer is None:
+            return self._sole(raw)
+        out = b""
         if self._writer is None:
-            block_log = max(MIN_BLOCK_LOG, ((len(raw) if sole else self._block_size) - 1).bit_length())
-            if sole and method != LM:
-                header = Header(block_log)
-            else:  # blocks to come may need the codec
-                loaded = self._encoder.loaded
-                header = Header(block_log, loaded.parameters, loaded.model_digest, loaded.model_name)
-            start = self._start(header)
+            loaded = self._encoder.loaded  # blocks to come may need it
+            block_log = max(MIN_BLOCK_LOG, (self._block_size - 1).bit_length())
+            out = self._start(Header(block_log, loaded.parameters, loaded.model_digest, loaded.model_name))
+            most = min(self._threads, max(1, self._memory // self._encoder.memory(self._block_size)))
+            self._blocks = InOrder(min(most, self._blocks_expected or most))
+        while self._blocks.full:
+            out += self._take()
+        self._blocks.add(partial(_encode, self._encoder, raw, max(1, self._threads // self._blocks.width)))
+        return out
+
+    def _sole(self, raw: bytes) -> bytes:
+        """All of an archive of one block but its end."""
+        method, payload = self._encoder.encode(raw, LM_HEADER, within(self._progress, 0, len(raw)))
+        block_log = max(MIN_BLOCK_LOG, (len(raw) - 1).bit_length())
+        if method == LM:
+            loaded = self._encoder.loaded
+            header = Header(block_log, loaded.parameters, loaded.model_digest, loaded.model_name)
+        else:
+            header = Header(block_log)
+        return self._start(header) + self._record(method, raw, payload)
+
+    def _take(self) -> bytes:
+        """The next of the blocks that are being coded."""
+        progress, start = self._progress, self._coded
+        return self._record(*self._blocks.take(None if progress is None else lambda done: progress(start + done)))
+
+    def _record(self, method: int, raw: bytes, payload: bytes) -> bytes:
         assert self._writer is not None
-        return start + self._writer.block(method, raw, payload)
+        self._coded += len(raw)
+        if self._progress is not None:
+            self._progress(self._coded)
+        return self._writer.block(method, raw, payload)
 
     def _finish(self) -> bytes:
         out = self._block(last=True) if self._pending else b""
+        while self._blocks:
+            out += self._take()
         if self._writer is None:
             out += self._start(Header(MIN_BLOCK_LOG))
         assert self._writer is not None
@@ -141,19 +182,30 @@ class LMCompressor:
         return out
 
 
+def _encode(encoder: BlockEncoder, raw: bytes, threads: int, report: Report) -> tuple[int, bytes, bytes]:
+    method, payload = encoder.encode(raw, 0, within(report, 0, len(raw)), threads)
+    return method, raw, payload
+
+
 def within(progress: Callable[[int], None] | None, start: int, size: int) -> Callable[[float], None] | None:
     """Bytes for one who asks for bytes, of shares of the `size` bytes that follow `start`."""
     return None if progress is None else lambda share: progress(start + int(share * size))
 
 
 class MemberDecoder:
-    """One member's content, block by block, from bytes in pieces of any size."""
+    """One member's content, block by block, from bytes in pieces of any size. As many blocks are decoded at once as
+    there are threads and as `memory` holds."""
 
     def __init__(self, model: Model | str | Path | None = None, threads: int = 0, memory: int = DEFAULT_MEMORY) -> None:
-        self._model, self._threads, self._memory = model, threads, memory
+        self._model, self._threads, self._memory = model, count(threads), memory
         self._parser = MemberParser(memory)
         self._decoder: BlockDecoder | None = None
         self._digest = hashlib.sha256()
+        self._expected: bytes | None = None  # what the member says of its digest, once it is read
+        self._blocks: InOrder[bytes] = InOrder(self._threads)
+        self._read: deque[Block] = deque()  # those that are not yet begun
+        self._needs: deque[tuple[int, int]] = deque()  # bytes of memory and of content of each begun and each read
+        self._failure: LMCompressError | None = None  # what is behind the last of them
         self.feed = self._parser.feed
         self.metadata: dict[str, str] = {}  # of the records that came so far
 
@@ -164,38 +216,92 @@ class MemberDecoder:
 
     @property
     def finished(self) -> bool:
-        return self._parser.finished
+        return self._parser.finished and not self._needs and self._failure is None
 
     @property
     def unused(self) -> bytes:
         """What was fed and not used; after the end, what follows the member."""
         return self._parser.unused
 
-    def next(self, limit: int | None = None, progress: Callable[[int], None] | None = None) -> bytes | None:
+    def next(
+        self, limit: int | None = None, progress: Callable[[int], None] | None = None, more: bool = False
+    ) -> bytes | None:
         """The next block's content, or None when more must be fed or the member is finished (and its digest right).
-        `progress` is told now and then how much of it is decoded. Raises LimitError when the block is longer than
-        `limit`, and any LMCompressError."""
-        while (item := self._parser.next()) is not None:
-            if isinstance(item, Header):
-                self._decoder = BlockDecoder(item, self._model, self._threads, self._memory)
-            elif isinstance(item, Block):
-                if limit is not None and item.raw_size > limit:
-                    raise LimitError("the content is longer than allowed (max_output)")
-                assert self._decoder is not None
-                data = self._decoder.decode(item, within(progress, 0, item.raw_size))
-                self._digest.update(data)
-                return data
-            elif isinstance(item, Skippable):
-                if item.kind == METADATA:
-                    self.metadata |= item.metadata()
-            elif item != self._digest.digest()[: len(item)]:
-                raise CorruptError("the content is not what was written (SHA-256)")
+        `progress` is told now and then how much of it, and of blocks behind it, is decoded. `more`: more can be fed
+        without waiting, and is asked for while there are threads without a block. Raises LimitError when the block is
+        longer than `limit`, and any LMCompressError."""
+        if not self._fill(limit) and more and not self._parser.finished:
+            return None
+        self._begin()
+        if self._blocks:
+            try:
+                data = self._blocks.take(progress)
+            except LMCompressError as error:
+                self._failure = error
+                self._blocks.cancel()
+                self._needs.clear()
+                raise
+            self._needs.popleft()
+            self._digest.update(data)
+            return data
+        if self._failure is not None:
+            raise self._failure
+        if self._expected is not None and self._expected != self._digest.digest()[: len(self._expected)]:
+            raise CorruptError("the content is not what was written (SHA-256)")
         return None
+
+    def _fill(self, limit: int | None) -> bool:
+        """Reads records until each thread has a block, or memory is full, or something is wrong. False: more must be fed."""
+        try:
+            while (
+                self._failure is None
+                and len(self._needs) < self._threads
+                and sum(memory for memory, _ in self._needs) <= self._memory
+            ):
+                item = self._parser.next()
+                if item is None:
+                    return False
+                if isinstance(item, Header):
+                    self._decoder = BlockDecoder(item, self._model, self._threads, self._memory)
+                elif isinstance(item, Block):
+                    assert self._decoder is not None
+                    self._needs.append((self._decoder.memory(item), item.raw_size))
+                    if limit is not None and sum(size for _, size in self._needs) > limit:
+                        self._needs.pop()
+                        raise LimitError("the content is longer than allowed (max_output)")
+                    self._read.append(item)
+                elif isinstance(item, Skippable):
+                    if item.kind == METADATA:
+                        self.metadata |= item.metadata()
+                else:
+                    self._expected = item
+        except LMCompressError as error:
+            self._failure = error
+        return True
+
+    def _begin(self) -> None:
+        """Begins to decode what was read, as far as memory allows, but one block in any case."""
+        if self._decoder is None:
+            return
+        room = self._memory - sum(memory for memory, _ in islice(self._needs, len(self._blocks)))
+        begun: list[Block] = []
+        for memory, _ in islice(self._needs, len(self._blocks), None):
+            room -= memory
+            if room < 0 and (self._blocks or begun):
+                break
+            begun.append(self._read.popleft())
+        threads = max(1, self._threads // max(1, len(self._blocks) + len(begun)))
+        for block in begun:
+            self._blocks.add(partial(_decode, self._decoder, block, threads))
+
+
+def _decode(decoder: BlockDecoder, block: Block, threads: int, report: Report) -> bytes:
+    return decoder.decode(block, within(report, 0, block.raw_size), threads)
 
 
 class LMDecompressor:
     """Reads one member of an archive. model, threads: as for LMCompressor; a model given is used where its digest is
-    the archive's. memory: bytes that decoding one block may take. max_output: bytes of content at most."""
+    the archive's. memory: bytes that blocks decoded at once may take. max_output: bytes of content at most."""
 
     def __init__(
         self,

@@ -199,16 +199,17 @@ def test_timed() -> None:
     model = random_model()
     tokens, engine = tokens_for(model, 3, 40), native.Engine(model, 2)
     plain = engine.distribution(engine.start(3), tokens)
-    assert engine.timed(True) == (0, 0, 0)
-    timed = engine.distribution(engine.start(3), tokens)
-    matrices, attention, distribution = engine.timed(False)
+    state = engine.start(3)
+    assert engine.timed(state, True) == (0, 0, 0)
+    timed = engine.distribution(state, tokens)
+    matrices, attention, distribution = engine.timed(state, False)
     assert 0 < matrices < 60 and 0 < attention < 60 and 0 < distribution < 60
     for a, b in zip(plain, timed, strict=True):
         np.testing.assert_array_equal(a, b)
-    engine.distribution(engine.start(3), tokens)
-    assert engine.timed(True) == (0, 0, 0)
-    engine.run(engine.start(3), tokens)
-    assert engine.timed(False)[2] == 0, "no distribution was asked for"
+    engine.distribution(state, tokens)
+    assert engine.timed(state, True) == (0, 0, 0)
+    engine.run(state, tokens)
+    assert engine.timed(state, False)[2] == 0, "no distribution was asked for"
 
 
 def test_nothing_to_do(kernel: str) -> None:

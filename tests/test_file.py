@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -184,11 +185,11 @@ def test_flush_block_shows_everything():
 def test_progress_is_told_within_blocks():
     data, target = fakes.text(10_000), io.BytesIO()
     told: list[int] = []
-    with LMFile(target, "w", block_size=4096, progress=told.append) as file:  # the fake codec tells of the half
+    with LMFile(target, "w", block_size=4096, threads=1, progress=told.append) as file:
         file.write(data)
-    assert told == [2048, 4096, 6144, 8192, 9096, 10_000]
+    assert told == [2048, 4096, 6144, 8192, 9096, 10_000]  # the fake codec tells of the half
     told.clear()
-    with LMFile(io.BytesIO(target.getvalue()), progress=told.append) as file:
+    with LMFile(io.BytesIO(target.getvalue()), threads=1, progress=told.append) as file:
         assert file.read() == data
     assert told == [2048, 6144, 9096]
     told.clear()
@@ -210,7 +211,7 @@ def test_a_kilobyte_from_the_middle_of_50_megabytes(monkeypatch: pytest.MonkeyPa
     data = b"".join(b"page %d" % i + b"." * 999_993 for i in range(50))
     coded = lmcompress.compress(data)
     with LMFile(io.BytesIO(coded)) as file:
-        assert file.read_range(24_999_500, 1000) == data[24_999_500:25_000_500]
+        assert file.read_range(26_999_500, 1000) == data[26_999_500:27_000_500]
     assert len(decoded) == 1 and len(lmcompress.get_archive_info(coded).members[0].blocks) == 6
 
 
@@ -225,6 +226,93 @@ def test_random_access_decodes_what_it_needs(monkeypatch: pytest.MonkeyPatch):
         for back in (1_000_500, 1_000_000, 1_001_000):  # in the same block, or the next
             assert file.read_range(back, 100) == data[back : back + 100]
         assert len(decoded) <= 4
+
+
+def damaged(block: int, threads: int) -> tuple[bytes, bytes]:
+    """An archive of five blocks of 4 KiB with one that decodes to something else, and its content."""
+    data = fakes.text(5 * 4096)
+    coded = bytearray(lmcompress.compress(data, block_size=4096, threads=threads))
+    coded[lmcompress.get_archive_info(coded).members[0].blocks[block].offset + 40] ^= 1
+    return bytes(coded), data
+
+
+@pytest.mark.parametrize("threads", [2, 3, 7])
+def test_blocks_at_once_are_the_same_archive(threads: int) -> None:
+    data = fakes.text(40_000) + fakes.noise(9000) + fakes.text(100)
+    coded = lmcompress.compress(data, block_size=4096, threads=1)
+    assert lmcompress.compress(data, block_size=4096, threads=threads) == coded
+    assert lmcompress.decompress(coded, threads=threads) == data
+    decompressor = LMDecompressor(threads=threads)
+    assert decompressor.decompress(coded) == data and decompressor.eof
+
+
+@pytest.mark.parametrize(
+    ("threads", "memory", "most"), [(4, 1 << 30, 4), (4, 3 * 20 * 4096, 2), (4, 20 * 4096 + 4096, 1)]
+)
+def test_blocks_at_once_share_threads_and_memory(
+    monkeypatch: pytest.MonkeyPatch, threads: int, memory: int, most: int
+) -> None:
+    """As many as memory holds, each with its share of the threads; nobody goes on before all that may have begun have."""
+    data = fakes.text(8 * 4096)
+    coded = lmcompress.compress(data, block_size=4096)
+    running, shares, lock, together = [0], list[int](), threading.Lock(), threading.Barrier(most, timeout=60)
+    decode = fakes.FakeCodec.decode
+
+    def counted(self: fakes.FakeCodec, payload: bytes, raw_size: int, progress: object, threads: int) -> bytes:
+        with lock:
+            running[0] += 1
+            assert running[0] <= most
+            shares.append(threads)
+        together.wait()
+        with lock:
+            running[0] -= 1
+        together.wait()
+        return decode(self, payload, raw_size)
+
+    monkeypatch.setattr(fakes.FakeCodec, "decode", counted)
+    assert lmcompress.decompress(coded, threads=threads, memory=memory) == data
+    assert shares == [threads // most] * 8
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_is_before_the_damage_comes_first(threads: int) -> None:
+    coded, data = damaged(3, threads)
+    with LMFile(io.BytesIO(coded), threads=threads) as file:
+        assert file.read(3 * 4096) == data[: 3 * 4096]
+        for _ in range(2):
+            with pytest.raises(lmcompress.CorruptError):
+                file.read(1)
+    decompressor, out = LMDecompressor(threads=threads), b""
+    with pytest.raises(lmcompress.CorruptError):
+        while True:
+            out += decompressor.decompress(b"" if out else coded, 4096)
+    assert out == data[: 3 * 4096]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_limit_holds_for_blocks_at_once(threads: int) -> None:
+    data = fakes.text(5 * 4096)
+    coded = lmcompress.compress(data, block_size=4096)
+    assert lmcompress.decompress(coded, threads=threads, max_output=5 * 4096) == data
+    decompressor, out = LMDecompressor(threads=threads, max_output=4 * 4096), b""
+    with pytest.raises(lmcompress.LimitError):
+        while True:
+            out += decompressor.decompress(b"" if out else coded, 4096)
+    assert out == data[: 4 * 4096]
+
+
+def test_content_of_known_size_is_cut_evenly() -> None:
+    data = fakes.text(1 << 20) * 20
+    sizes = [block.raw_size for block in lmcompress.get_archive_info(lmcompress.compress(data)).members[0].blocks]
+    assert sizes == [-(-len(data) // 3), -(-len(data) // 3), len(data) - 2 * -(-len(data) // 3)]
+    compressor = LMCompressor()
+    coded = compressor.compress(data) + compressor.flush()
+    assert [b.raw_size for b in lmcompress.get_archive_info(coded).members[0].blocks] == [
+        1 << 23,
+        1 << 23,
+        len(data) - (1 << 24),
+    ]
+    assert lmcompress.decompress(coded) == data
 
 
 class Pipe(io.RawIOBase):
@@ -252,6 +340,20 @@ def test_streams_that_cannot_seek():
     with pytest.raises(io.UnsupportedOperation):
         file.seek(0, io.SEEK_END)
     assert file.read() == data[30_010:]
+
+
+def test_a_stream_gives_a_block_before_the_next_is_there() -> None:
+    """However many threads there are: the next may be long in coming."""
+    compressor = LMCompressor(threads=4)
+    first = compressor.compress(fakes.text(1000), LMCompressor.FLUSH_BLOCK)
+
+    class Stream(Pipe):
+        def read(self, size: int = -1) -> bytes:
+            data = super().read(size)
+            assert data, "a real stream would wait here"
+            return data
+
+    assert LMFile(Stream(first), threads=4).read1(1000) == fakes.text(1000)
 
 
 def test_modes(tmp_path: Path):

@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lmcompress"
 FLOORS = [  # from the ground up; rooms on one floor do not know each other
-    {"errors", "config", "_native"},
+    {"errors", "config", "inorder", "_native"},
     {"bits"},
     {"coder", "tokenizer", "tree"},
     {"modelfile"},

@@ -67,10 +67,11 @@ class _Memory:
 
 
 class Engine:
-    """All lanes in one call, outside the interpreter's lock. Calls of one engine from several threads take turns."""
+    """All lanes in one call, outside the interpreter's lock. Calls with one state take turns, those with several run at once."""
 
     def __init__(self, model: Model, threads: int = 1) -> None:
-        """Raises UnsupportedError where LMC_KERNEL names an instruction set that is not here."""
+        """threads: of a state that does not say otherwise. Raises UnsupportedError where LMC_KERNEL names an instruction
+        set that is not here."""
         kernel = os.environ.get(KERNEL_VARIABLE) or None
         if kernel is not None and kernel not in _native.kernels():
             raise UnsupportedError(f"{KERNEL_VARIABLE}={kernel}: this machine has {', '.join(_native.kernels())}")
@@ -91,17 +92,16 @@ class Engine:
             model.head_gain,
         ]
         arrays = [np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("=")) for a in arrays]
-        threads = max(1, min(threads, MAX_THREADS))
-        self.model = model
+        self.model, self.threads = model, max(1, min(threads, MAX_THREADS))
         self._groups = -(-c.vocab_size // reference.GROUP)
         self._logits, self._base, self._local = _Memory(), _Memory(), _Memory()
-        self._engine = _native.engine(kernel, threads, shape, tables, arrays)
+        self._engine = _native.engine(kernel, shape, tables, arrays)
         self.kernel = _native.engine_kernel(self._engine)  # the instruction set
-        self.name = f"native ({self.kernel}, {threads} thread{'s' * (threads > 1)})"
+        self.name = f"native ({self.kernel}, {self.threads} thread{'s' * (self.threads > 1)})"
 
-    def start(self, n_lanes: int) -> Any:
-        """What lanes remember before their first token."""
-        return _native.engine_start(self._engine, n_lanes)
+    def start(self, n_lanes: int, threads: int = 0) -> Any:
+        """What lanes remember before their first token; `threads` share their steps, or as many as the engine says."""
+        return _native.engine_start(self._engine, n_lanes, min(threads, MAX_THREADS) or self.threads)
 
     def step(self, state: Any, tokens: np.ndarray) -> np.ndarray:
         """Logits int16 [n, V], in 1/256 of log2, of the symbols that follow tokens [n] in lanes 0..n-1.
@@ -125,10 +125,10 @@ class Engine:
         _native.engine_run(self._engine, state, ids, n, T, None, base, local)
         return base, local
 
-    def timed(self, on: bool) -> tuple[float, float, float]:
-        """Seconds that callers spent on matrices, attention and output distributions since timed() was called last; they
-        are counted from now on if `on`."""
-        return _native.engine_timed(self._engine, on)
+    def timed(self, state: Any, on: bool) -> tuple[float, float, float]:
+        """Seconds that steps of `state` took for matrices, attention and output distributions since timed() was called
+        last; they are counted from now on if `on`."""
+        return _native.engine_timed(state, on)
 
     def cumulate(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As reference.Engine.cumulate: base uint64 [..., ceil(V / 64)], local uint32 [..., V] of int16 [..., V]."""

@@ -50,7 +50,7 @@ class Engine:
     def __init__(self, model: Model, threads: int = 1) -> None:
         self.model = model
 
-    def start(self, n_lanes: int) -> State:
+    def start(self, n_lanes: int, threads: int = 0) -> State:
         c = self.model.config
         shape = (c.n_layer, n_lanes, c.window, HEAD_SIZE)
         return State(0, np.zeros(shape, np.int8), np.zeros(shape, np.int8), np.zeros((c.n_layer, n_lanes, HEAD_SIZE - ROTARY), np.int8))  # fmt: skip

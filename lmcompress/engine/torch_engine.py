@@ -48,7 +48,7 @@ class Engine:
         self.cos, self.sin = (self._tensor(table[angle]).double() for table in (reference.COS, reference.SIN))
         self.exp14, self.exp24 = self._tensor(reference.EXP14), self._tensor(reference.EXP24)
 
-    def start(self, n_lanes: int) -> State:
+    def start(self, n_lanes: int, threads: int = 0) -> State:
         shape = (self.model.config.n_layer, n_lanes, 0, HEAD_SIZE)
         keys, values = (torch.zeros(shape, dtype=torch.float64, device=self.device) for _ in range(2))
         still = torch.zeros((shape[0], n_lanes, 1, HEAD_SIZE - ROTARY), dtype=torch.float64, device=self.device)

@@ -46,6 +46,15 @@ struct Engine {
     int16_t *cosine, *sine; /* [period] */
     int32_t *exp14, *exp24; /* [256] */
     int32_t turns[ROTARY / 2];
+};
+
+struct State {
+    uint64_t position; /* of all lanes */
+    int n_lanes, active; /* lanes 0..active-1 are still running */
+    int slots;           /* of a lane and layer: the window, rounded up to 16 */
+    uint8_t *keys;       /* [n_layer][n_lanes][slots / 16][HEAD / 4][16][4], 128 added; slot = position % window */
+    int8_t *values;      /* [n_layer][n_lanes][slots / 4][HEAD][4] */
+    int8_t *still;       /* [n_layer][n_lanes][HEAD - ROTARY]: the unturned part of the key before */
     Work work;
     Pool *pool;
     int timed;                /* whether jobs are */
@@ -162,7 +171,7 @@ static void work_free(Work *w)
     lmc_free(w->logits);
 }
 
-Engine *lmc_engine_new(const Kernel *kernel, int threads, const Shape *shape, const Arrays *arrays)
+Engine *lmc_engine_new(const Kernel *kernel, const Shape *shape, const Arrays *arrays)
 {
     const Shape *s = shape;
     Engine *e = calloc(1, sizeof *e);
@@ -172,7 +181,6 @@ Engine *lmc_engine_new(const Kernel *kernel, int threads, const Shape *shape, co
     e->shape = *s;
     e->kernel = kernel;
     e->layers = calloc(s->n_layer, sizeof *e->layers);
-    e->pool = lmc_pool_new(threads);
     e->embed = copy(arrays->embed, (size_t)s->vocab_size * d);
     e->cosine = copy(arrays->cosine, s->period * sizeof *e->cosine);
     e->sine = copy(arrays->sine, s->period * sizeof *e->sine);
@@ -182,7 +190,7 @@ Engine *lmc_engine_new(const Kernel *kernel, int threads, const Shape *shape, co
     memcpy(e->turns, arrays->turns, sizeof e->turns);
     size_t of_layer = (size_t)d * (2 * heads + 2 * HEAD + 2 * s->d_ff);
     int8_t *packed = e->packed = lmc_alloc(s->n_layer * of_layer + (size_t)s->vocab_size * d);
-    bad |= !packed || !e->head_gain || !e->layers || !e->pool || !e->embed || !e->cosine || !e->sine || !e->exp14 || !e->exp24;
+    bad |= !packed || !e->head_gain || !e->layers || !e->embed || !e->cosine || !e->sine || !e->exp14 || !e->exp24;
     for (int i = 0; i < s->n_layer && !bad; i++) {
         const LayerArrays *from = &arrays->layers[i];
         Layer *layer = &e->layers[i];
@@ -200,7 +208,7 @@ Engine *lmc_engine_new(const Kernel *kernel, int threads, const Shape *shape, co
         layer->up_gain = copy(from->up_gain, d * sizeof(float));
         bad |= !layer->score || !layer->qkv_gain || !layer->up_gain;
     }
-    if (bad || work_new(&e->work, s) || lmc_pack(&e->head, packed, kernel, arrays->head, arrays->head_scale, s->vocab_size, d, 128)) {
+    if (bad || lmc_pack(&e->head, packed, kernel, arrays->head, arrays->head_scale, s->vocab_size, d, 128)) {
         lmc_engine_free(e);
         return NULL;
     }
@@ -211,7 +219,6 @@ void lmc_engine_free(Engine *e)
 {
     if (e == NULL)
         return;
-    lmc_pool_free(e->pool);
     for (int i = 0; i < e->shape.n_layer && e->layers; i++) {
         lmc_unpack(&e->layers[i].qkv);
         lmc_unpack(&e->layers[i].o);
@@ -221,7 +228,6 @@ void lmc_engine_free(Engine *e)
         lmc_free(e->layers[i].qkv_gain);
         lmc_free(e->layers[i].up_gain);
     }
-    work_free(&e->work);
     lmc_unpack(&e->head);
     lmc_free(e->packed);
     lmc_free(e->head_gain);
@@ -234,7 +240,7 @@ void lmc_engine_free(Engine *e)
     free(e);
 }
 
-State *lmc_state_new(const Engine *e, int n_lanes)
+State *lmc_state_new(const Engine *e, int n_lanes, int threads)
 {
     State *state = calloc(1, sizeof *state);
     if (state == NULL)
@@ -245,7 +251,8 @@ State *lmc_state_new(const Engine *e, int n_lanes)
     state->keys = lmc_alloc(rings * state->slots * HEAD);
     state->values = lmc_alloc(rings * state->slots * HEAD);
     state->still = lmc_alloc(rings * (HEAD - ROTARY));
-    if (!state->keys || !state->values || !state->still) {
+    state->pool = lmc_pool_new(threads);
+    if (work_new(&state->work, &e->shape) || !state->keys || !state->values || !state->still || !state->pool) {
         lmc_state_free(state);
         return NULL;
     }
@@ -256,25 +263,29 @@ void lmc_state_free(State *state)
 {
     if (state == NULL)
         return;
+    lmc_pool_free(state->pool);
+    work_free(&state->work);
     lmc_free(state->keys);
     lmc_free(state->values);
     lmc_free(state->still);
     free(state);
 }
 
-void lmc_engine_timed(Engine *e, int on, int64_t *spent)
+int lmc_state_active(const State *state) { return state->active; }
+
+void lmc_state_timed(State *state, int on, int64_t *spent)
 {
-    memcpy(spent, e->spent, sizeof e->spent);
-    memset(e->spent, 0, sizeof e->spent);
-    e->timed = on;
+    memcpy(spent, state->spent, sizeof state->spent);
+    memset(state->spent, 0, sizeof state->spent);
+    state->timed = on;
 }
 
-static void run_timed(Engine *e, Timed kind, void (*job)(const void *, int), const void *context, int n)
+static void run_timed(State *state, Timed kind, void (*job)(const void *, int), const void *context, int n)
 {
-    int64_t start = e->timed ? lmc_now() : 0;
-    lmc_pool_run(e->pool, job, context, n);
-    if (e->timed)
-        e->spent[kind] += lmc_now() - start;
+    int64_t start = state->timed ? lmc_now() : 0;
+    lmc_pool_run(state->pool, job, context, n);
+    if (state->timed)
+        state->spent[kind] += lmc_now() - start;
 }
 
 /* Key and value of one position of a lane, into their ring. The unturned part of a key is that of the position before. */
@@ -295,8 +306,8 @@ static void remember(const int8_t *key, const int16_t *value, int slot, uint8_t 
 
 /* What the threads are told of the rows that go through the layers: C positions each of lanes first..first+n-1. */
 typedef struct {
-    Engine *engine;
-    const State *state;
+    const Engine *engine;
+    State *state;
     uint64_t position; /* of the first column */
     int first, n, C, rows, threads;
     int i;               /* the layer that attends */
@@ -315,7 +326,7 @@ static void attend_part(const void *context, int lane)
     const Pass *pass = context;
     const Engine *e = pass->engine;
     const State *state = pass->state;
-    const Work *w = &e->work;
+    const Work *w = &state->work;
     const Shape *s = &e->shape;
     const Layer *layer = &e->layers[pass->i];
     int heads = s->n_head * HEAD, window = s->window;
@@ -339,22 +350,23 @@ static void attend_part(const void *context, int lane)
 static void attend(Pass *pass, int i)
 {
     pass->i = i;
-    run_timed(pass->engine, LMC_ATTENTION, attend_part, pass, pass->n);
+    run_timed(pass->state, LMC_ATTENTION, attend_part, pass, pass->n);
 }
 
 static void normalize_part(const void *context, int part)
 {
     const Pass *pass = context;
     const Engine *e = pass->engine;
+    const Work *w = &pass->state->work;
     int d = e->shape.d_model, end = (part + 1) * NORMALIZED < pass->rows ? (part + 1) * NORMALIZED : pass->rows;
     for (int r = part * NORMALIZED; r < end; r++)
-        e->kernel->normalize(e->work.rows_x[r], pass->gain, d, e->work.a + (size_t)r * d);
+        e->kernel->normalize(w->rows_x[r], pass->gain, d, w->a + (size_t)r * d);
 }
 
 static void normalize(Pass *pass, const float *gain)
 {
     pass->gain = gain;
-    lmc_pool_run(pass->engine->pool, normalize_part, pass, (pass->rows + NORMALIZED - 1) / NORMALIZED);
+    lmc_pool_run(pass->state->pool, normalize_part, pass, (pass->rows + NORMALIZED - 1) / NORMALIZED);
 }
 
 static void product_part(const void *context, int part)
@@ -381,13 +393,14 @@ static void product(Pass *pass, const Matrix *w, const uint8_t *x, Result result
     pass->narrow = narrow;
     pass->out = out;
     pass->parts = parts < strips ? parts : strips;
-    run_timed(pass->engine, LMC_MATRICES, product_part, pass, pass->parts);
+    run_timed(pass->state, LMC_MATRICES, product_part, pass, pass->parts);
 }
 
 static void cumulate_part(const void *context, int row)
 {
-    const Engine *e = context;
-    const Work *w = &e->work;
+    const Pass *pass = context;
+    const Engine *e = pass->engine;
+    const Work *w = &pass->state->work;
     e->kernel->cumulate(w->rows_logits[row], e->shape.vocab_size, e->exp24, w->rows_base[row], w->rows_local[row]);
 }
 
@@ -401,10 +414,10 @@ typedef struct {
 } Run;
 
 /* C positions, from tokens[lane][t] on, of lanes first..first+n-1; n * C <= ROWS. The state's position stays. */
-static void forward(Engine *e, const State *state, const Run *run, int first, int n, int64_t t, int C)
+static void forward(const Engine *e, State *state, const Run *run, int first, int n, int64_t t, int C)
 {
     const Shape *s = &e->shape;
-    Work *w = &e->work;
+    Work *w = &state->work;
     int d = s->d_model, heads = s->n_head * HEAD, rows = n * C;
     size_t V = s->vocab_size, groups = (V + GROUP - 1) / GROUP;
     uint64_t position = state->position + (uint64_t)t;
@@ -425,7 +438,7 @@ static void forward(Engine *e, const State *state, const Run *run, int first, in
             w->sine[c * (ROTARY / 2) + j] = e->sine[angle];
         }
     Pass pass = {.engine = e, .state = state, .position = position, .first = first, .n = n, .C = C, .rows = rows};
-    pass.threads = lmc_pool_ready(e->pool);
+    pass.threads = lmc_pool_ready(state->pool);
     for (int i = 0; i < s->n_layer; i++) {
         const Layer *layer = &e->layers[i];
         normalize(&pass, layer->qkv_gain);
@@ -439,10 +452,10 @@ static void forward(Engine *e, const State *state, const Run *run, int first, in
     normalize(&pass, e->head_gain);
     product(&pass, &e->head, w->a, TO_INT16, s->vocab_size, w->rows_logits);
     if (run->logits == NULL)
-        run_timed(e, LMC_DISTRIBUTION, cumulate_part, e, rows);
+        run_timed(state, LMC_DISTRIBUTION, cumulate_part, &pass, rows);
 }
 
-void lmc_engine_run(Engine *e, State *state, const int32_t *tokens, int n, int64_t T, int16_t *logits, uint64_t *base,
+void lmc_engine_run(const Engine *e, State *state, const int32_t *tokens, int n, int64_t T, int16_t *logits, uint64_t *base,
                     uint32_t *local)
 {
     Run run = {tokens, T, logits, base, local};
@@ -458,20 +471,11 @@ void lmc_engine_run(Engine *e, State *state, const int32_t *tokens, int n, int64
     state->position += (uint64_t)T;
 }
 
-void lmc_engine_cumulate(Engine *e, const int16_t *logits, int64_t rows, uint64_t *base, uint32_t *local)
+void lmc_engine_cumulate(const Engine *e, const int16_t *logits, int64_t rows, uint64_t *base, uint32_t *local)
 {
     size_t V = e->shape.vocab_size, groups = (V + GROUP - 1) / GROUP;
-    Work *w = &e->work;
-    lmc_pool_ready(e->pool);
-    for (int64_t first = 0; first < rows; first += ROWS) {
-        int n = rows - first < ROWS ? (int)(rows - first) : ROWS;
-        for (int r = 0; r < n; r++) {
-            w->rows_logits[r] = (int16_t *)logits + (first + r) * V;
-            w->rows_base[r] = base + (first + r) * groups;
-            w->rows_local[r] = local + (first + r) * V;
-        }
-        run_timed(e, LMC_DISTRIBUTION, cumulate_part, e, n);
-    }
+    for (int64_t r = 0; r < rows; r++)
+        e->kernel->cumulate(logits + r * V, (int)V, e->exp24, base + r * groups, local + r * V);
 }
 
 double lmc_bench_product(const Kernel *kernel, int n, int n_out, int n_in, double seconds)

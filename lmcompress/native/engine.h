@@ -32,34 +32,26 @@ typedef struct {
     const int32_t *exp14, *exp24;          /* [256] */
 } Arrays;
 
-typedef struct Engine Engine;
-
-/* What lanes remember; all are at the same position. */
-typedef struct {
-    uint64_t position;
-    int n_lanes, active; /* lanes 0..active-1 are still running */
-    int slots;           /* of a lane and layer: the window, rounded up to 16 */
-    uint8_t *keys;       /* [n_layer][n_lanes][slots / 16][HEAD / 4][16][4], 128 added; slot = position % window */
-    int8_t *values;      /* [n_layer][n_lanes][slots / 4][HEAD][4] */
-    int8_t *still;       /* [n_layer][n_lanes][HEAD - ROTARY]: the unturned part of the key before */
-} State;
+typedef struct Engine Engine; /* weights and tables, which nothing changes: any number of states may run at once */
+typedef struct State State;   /* what lanes remember, all at the same position; space to work in, threads */
 
 const Kernel *lmc_kernel_find(const char *name); /* NULL name: the best supported; NULL result: unknown or unsupported */
 /* NULL where there is no memory. */
-Engine *lmc_engine_new(const Kernel *kernel, int threads, const Shape *shape, const Arrays *arrays);
+Engine *lmc_engine_new(const Kernel *kernel, const Shape *shape, const Arrays *arrays);
 void lmc_engine_free(Engine *engine);
-State *lmc_state_new(const Engine *engine, int n_lanes);
+State *lmc_state_new(const Engine *engine, int n_lanes, int threads);
 void lmc_state_free(State *state);
-/* Logits [n, T, vocab_size] of what follows tokens [n, T] in lanes 0..n-1, n <= state->active; or, where logits is NULL,
+int lmc_state_active(const State *state); /* lanes that are still running */
+/* Logits [n, T, vocab_size] of what follows tokens [n, T] in lanes 0..n-1, n <= lmc_state_active; or, where logits is NULL,
  * their weights summed as in lmc_engine_cumulate, while the logits are still near the processor. */
-void lmc_engine_run(Engine *engine, State *state, const int32_t *tokens, int n, int64_t T, int16_t *logits,
+void lmc_engine_run(const Engine *engine, State *state, const int32_t *tokens, int n, int64_t T, int16_t *logits,
                     uint64_t *base, uint32_t *local);
 /* base [rows, ceil(V / GROUP)], local [rows, V] of logits [rows, V]. */
-void lmc_engine_cumulate(Engine *engine, const int16_t *logits, int64_t rows, uint64_t *base, uint32_t *local);
-/* What a call of the engine does beside normalizing rows. */
+void lmc_engine_cumulate(const Engine *engine, const int16_t *logits, int64_t rows, uint64_t *base, uint32_t *local);
+/* What lmc_engine_run does beside normalizing rows. */
 typedef enum { LMC_MATRICES, LMC_ATTENTION, LMC_DISTRIBUTION, LMC_TIMED } Timed;
 /* Nanoseconds [LMC_TIMED] that each has taken since the last call of this; whether they are to be counted from now on. */
-void lmc_engine_timed(Engine *engine, int on, int64_t *spent);
+void lmc_state_timed(State *state, int on, int64_t *spent);
 /* Multiply-adds per second of one thread in products of n rows; 0: no memory. */
 double lmc_bench_product(const Kernel *kernel, int n, int n_out, int n_in, double seconds);
 

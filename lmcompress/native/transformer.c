@@ -8,8 +8,12 @@ typedef struct {
     Engine *engine;
     Shape shape;
     const Kernel *kernel;
-    PyThread_type_lock lock; /* one call at a time: threads of one engine share its work space */
 } Handle;
+
+typedef struct {
+    State *state;
+    PyThread_type_lock lock; /* one call at a time */
+} Lanes;
 
 #define ENGINE "lmcompress.engine"
 #define STATE "lmcompress.engine.state"
@@ -17,13 +21,21 @@ typedef struct {
 static void engine_free(PyObject *capsule)
 {
     Handle *handle = PyCapsule_GetPointer(capsule, ENGINE);
-    if (handle->lock)
-        PyThread_free_lock(handle->lock);
     lmc_engine_free(handle->engine);
     free(handle);
 }
 
-static void state_free(PyObject *capsule) { lmc_state_free(PyCapsule_GetPointer(capsule, STATE)); }
+static void lanes_free(Lanes *lanes)
+{
+    if (lanes == NULL)
+        return;
+    if (lanes->lock)
+        PyThread_free_lock(lanes->lock);
+    lmc_state_free(lanes->state);
+    free(lanes);
+}
+
+static void state_free(PyObject *capsule) { lanes_free(PyCapsule_GetPointer(capsule, STATE)); }
 
 /* A contiguous buffer of exactly `count` items of `size` bytes; 0, or -1 with an exception set. */
 static int take(PyObject *object, Py_buffer *view, int writable, int64_t count, size_t size, const char *what)
@@ -97,7 +109,7 @@ static int gains_bad(const float *gain, size_t n)
 }
 
 PyDoc_STRVAR(engine_doc,
-"engine(kernel: str | None, threads: int, shape: tuple, tables: tuple, arrays: list) -> capsule\n\n"
+"engine(kernel: str | None, shape: tuple, tables: tuple, arrays: list) -> capsule\n\n"
 "shape: vocab_size, d_model, n_layer, n_head, d_ff, window. tables: cosine and sine int16 [period], turns int32 [16],\n"
 "exp14 and exp24 int32 [256]. arrays: embed, twelve of each layer in modelfile's order, head,\n"
 "head_scale, head_gain.\n"
@@ -105,17 +117,14 @@ PyDoc_STRVAR(engine_doc,
 static PyObject *engine_new(PyObject *self, PyObject *args)
 {
     const char *name;
-    int threads;
     Shape s;
     PyObject *tables, *arrays;
-    if (!PyArg_ParseTuple(args, "zi(iiiiii)O!O!", &name, &threads, &s.vocab_size, &s.d_model, &s.n_layer, &s.n_head,
+    if (!PyArg_ParseTuple(args, "z(iiiiii)O!O!", &name, &s.vocab_size, &s.d_model, &s.n_layer, &s.n_head,
                           &s.d_ff, &s.window, &PyTuple_Type, &tables, &PyList_Type, &arrays))
         return NULL;
     const Kernel *kernel = find_kernel(name);
     if (kernel == NULL)
         return NULL;
-    if (threads < 1 || threads > MAX_THREADS)
-        return PyErr_Format(PyExc_ValueError, "1 to %d threads", MAX_THREADS);
     if (s.vocab_size < STRIP || s.vocab_size > 32768 || s.vocab_size % STRIP || s.d_model < 64 || s.d_model > 2048 ||
         s.d_model % 64 || s.d_ff < 64 || s.d_ff > 8192 || s.d_ff % 64 || s.n_layer < 1 || s.n_layer > MAX_LAYER ||
         s.n_head < 1 || s.n_head > MAX_HEADS || s.window < 1 || s.window > MAX_WINDOW ||
@@ -183,18 +192,15 @@ static PyObject *engine_new(PyObject *self, PyObject *args)
                   .exp14 = table[3].buf, .exp24 = table[4].buf};
     handle->shape = s;
     handle->kernel = kernel;
-    handle->lock = PyThread_allocate_lock();
     Py_BEGIN_ALLOW_THREADS
-    handle->engine = lmc_engine_new(kernel, threads, &s, &all);
+    handle->engine = lmc_engine_new(kernel, &s, &all);
     Py_END_ALLOW_THREADS
-    if (!handle->engine || !handle->lock)
+    if (!handle->engine)
         PyErr_NoMemory();
     else
         capsule = PyCapsule_New(handle, ENGINE, engine_free);
 end:
     if (capsule == NULL && handle != NULL) {
-        if (handle->lock)
-            PyThread_free_lock(handle->lock);
         lmc_engine_free(handle->engine);
         free(handle);
     }
@@ -214,12 +220,15 @@ static PyObject *engine_kernel(PyObject *self, PyObject *capsule)
     return handle == NULL ? NULL : PyUnicode_FromString(handle->kernel->name);
 }
 
-PyDoc_STRVAR(engine_start_doc, "engine_start(engine, n_lanes: int) -> capsule\n\nWhat lanes remember before their first token.");
+PyDoc_STRVAR(engine_start_doc,
+"engine_start(engine, n_lanes: int, threads: int) -> capsule\n\n"
+"What lanes remember before their first token, and how many threads share their steps. The states of one engine may run\n"
+"at the same time.");
 static PyObject *engine_start(PyObject *self, PyObject *args)
 {
     PyObject *capsule;
-    int n_lanes;
-    if (!PyArg_ParseTuple(args, "Oi", &capsule, &n_lanes))
+    int n_lanes, threads;
+    if (!PyArg_ParseTuple(args, "Oii", &capsule, &n_lanes, &threads))
         return NULL;
     Handle *handle = PyCapsule_GetPointer(capsule, ENGINE);
     if (handle == NULL)
@@ -228,12 +237,20 @@ static PyObject *engine_start(PyObject *self, PyObject *args)
         PyErr_SetString(PyExc_ValueError, "0 to 65536 lanes");
         return NULL;
     }
-    State *state = lmc_state_new(handle->engine, n_lanes);
-    if (state == NULL)
-        return PyErr_NoMemory();
-    PyObject *result = PyCapsule_New(state, STATE, state_free);
+    if (threads < 1 || threads > MAX_THREADS)
+        return PyErr_Format(PyExc_ValueError, "1 to %d threads", MAX_THREADS);
+    PyObject *result = NULL;
+    Lanes *lanes = calloc(1, sizeof *lanes);
+    if (lanes != NULL) {
+        lanes->state = lmc_state_new(handle->engine, n_lanes, threads);
+        lanes->lock = PyThread_allocate_lock();
+    }
+    if (lanes == NULL || lanes->state == NULL || lanes->lock == NULL)
+        PyErr_NoMemory();
+    else
+        result = PyCapsule_New(lanes, STATE, state_free);
     if (result == NULL)
-        lmc_state_free(state);
+        lanes_free(lanes);
     return result;
 }
 
@@ -251,11 +268,12 @@ static PyObject *engine_run(PyObject *self, PyObject *args)
                           &base_object, &local_object))
         return NULL;
     Handle *handle = PyCapsule_GetPointer(engine, ENGINE);
-    State *state = handle == NULL ? NULL : PyCapsule_GetPointer(state_capsule, STATE);
-    if (state == NULL)
+    Lanes *lanes = handle == NULL ? NULL : PyCapsule_GetPointer(state_capsule, STATE);
+    if (lanes == NULL)
         return NULL;
-    if (n < 0 || n > state->active || T < 0 || T > INT32_MAX) {
-        PyErr_Format(PyExc_ValueError, "%d lanes are still running, not %d", state->active, n);
+    int active = lmc_state_active(lanes->state);
+    if (n < 0 || n > active || T < 0 || T > INT32_MAX) {
+        PyErr_Format(PyExc_ValueError, "%d lanes are still running, not %d", active, n);
         return NULL;
     }
     Py_buffer tokens = {0}, logits = {0}, base = {0}, local = {0};
@@ -276,9 +294,9 @@ static PyObject *engine_run(PyObject *self, PyObject *args)
         goto end;
     }
     Py_BEGIN_ALLOW_THREADS
-    PyThread_acquire_lock(handle->lock, WAIT_LOCK);
-    lmc_engine_run(handle->engine, state, ids, n, T, logits.buf, base.buf, local.buf);
-    PyThread_release_lock(handle->lock);
+    PyThread_acquire_lock(lanes->lock, WAIT_LOCK);
+    lmc_engine_run(handle->engine, lanes->state, ids, n, T, logits.buf, base.buf, local.buf);
+    PyThread_release_lock(lanes->lock);
     Py_END_ALLOW_THREADS
     Py_INCREF(Py_None);
     result = Py_None;
@@ -313,9 +331,7 @@ static PyObject *engine_cumulate(PyObject *self, PyObject *args)
         take(local_object, &local, 1, rows * V, 4, "local"))
         goto end;
     Py_BEGIN_ALLOW_THREADS
-    PyThread_acquire_lock(handle->lock, WAIT_LOCK);
     lmc_engine_cumulate(handle->engine, logits.buf, rows, base.buf, local.buf);
-    PyThread_release_lock(handle->lock);
     Py_END_ALLOW_THREADS
     Py_INCREF(Py_None);
     result = Py_None;
@@ -327,8 +343,8 @@ end:
 }
 
 PyDoc_STRVAR(engine_timed_doc,
-"engine_timed(engine, on: bool) -> tuple[float, float, float]\n\n"
-"Seconds that products of matrices, attention and output distributions have taken their callers since this was called\n"
+"engine_timed(state, on: bool) -> tuple[float, float, float]\n\n"
+"Seconds that products of matrices, attention and output distributions of a state have taken since this was called\n"
 "last; they are counted from now on if `on`.");
 static PyObject *engine_timed(PyObject *self, PyObject *args)
 {
@@ -336,14 +352,14 @@ static PyObject *engine_timed(PyObject *self, PyObject *args)
     int on;
     if (!PyArg_ParseTuple(args, "Op", &capsule, &on))
         return NULL;
-    Handle *handle = PyCapsule_GetPointer(capsule, ENGINE);
-    if (handle == NULL)
+    Lanes *lanes = PyCapsule_GetPointer(capsule, STATE);
+    if (lanes == NULL)
         return NULL;
     int64_t spent[LMC_TIMED];
     Py_BEGIN_ALLOW_THREADS
-    PyThread_acquire_lock(handle->lock, WAIT_LOCK);
-    lmc_engine_timed(handle->engine, on, spent);
-    PyThread_release_lock(handle->lock);
+    PyThread_acquire_lock(lanes->lock, WAIT_LOCK);
+    lmc_state_timed(lanes->state, on, spent);
+    PyThread_release_lock(lanes->lock);
     Py_END_ALLOW_THREADS
     return Py_BuildValue("(ddd)", 1e-9 * (double)spent[LMC_MATRICES], 1e-9 * (double)spent[LMC_ATTENTION],
                          1e-9 * (double)spent[LMC_DISTRIBUTION]);

@@ -29,7 +29,7 @@ COUNTED = 64  # batches by which the tree is balanced
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True,
               help="Folder for vocabulary, token ids, checkpoint, log and model file; found ones are used.")  # fmt: skip
 @click.option("--init", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
-              help="A checkpoint to start from, of the same width and vocabulary; it may have fewer layers.")  # fmt: skip
+              help="A checkpoint to start from, of the same vocabulary and a shape no larger.")  # fmt: skip
 @click.option("--name", default=None, help="The model's name; by default the recipe's file name.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
 @click.option("--threads", type=int, default=0, help="CPU threads; 0 for all.")

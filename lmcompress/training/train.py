@@ -69,7 +69,7 @@ def train(
     minutes: float = math.inf,
 ) -> bool:
     """Trains on the token ids in folder `ids` (data.tokenize); writes checkpoint.pt, log.jsonl and TensorBoard curves to
-    `out`. A checkpoint `init` of the same width gives the first weights; layers that it lacks add nothing at first.
+    `out`. A checkpoint `init` of a model no larger gives the first weights; what it lacks adds nothing at first.
     False where `minutes` were over before the recipe's tokens: the next call goes on."""
     called = time.monotonic()
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -203,16 +203,26 @@ def trained(checkpoint: Path, ids: Path) -> tuple[Transformer, Recipe, dict[str,
     return model, recipe, saved
 
 
+@torch.no_grad()
 def grow(model: Transformer, weights: dict[str, Tensor]) -> None:
-    """Takes the float weights of a model with as many layers or fewer. The layers that are new keep their first weights,
-    which give the residual stream nothing: the grown model starts with the other's predictions."""
+    """Takes the float weights of a model of the same vocabulary that is larger in no dimension: the grown model starts
+    with its predictions (as in Net2Net, Chen et al. 2016). New layers, heads and columns of the MLP read with their
+    first weights and write nothing; new channels hold nothing. A normalized vector is longer by the root of the widths'
+    ratio for these zeros: the matrices that read it are made smaller by as much, those that add to it larger."""
     known = model.state_dict()
-    kept = {
-        n: w for n, w in weights.items() if "clip_" not in n and not n.endswith(("qkv_gain", "up_gain", "head_gain"))
-    }
-    if any(n not in known or known[n].shape != w.shape for n, w in kept.items()):
-        raise ValueError("the first weights are those of another shape of model")
-    model.load_state_dict({**known, **kept})
+    calibration = ("clip_v", "clip_o", "clip_u", "qkv_gain", "up_gain", "head_gain")
+    old = {name: w for name, w in weights.items() if not name.endswith(calibration)}
+    if len(old["embed"]) != len(known["embed"]) or any(
+        name not in known or any(n > m for n, m in zip(w.shape, known[name].shape, strict=True))
+        for name, w in old.items()
+    ):
+        raise ValueError("the first weights are those of a larger model, or of another vocabulary")
+    longer = math.sqrt(model.config.d_model / old["embed"].size(1))
+    model.embed.zero_()
+    for name, w in old.items():
+        role = name.rsplit(".", 1)[-1]
+        factor = longer if role in ("o", "down") else 1 / longer if role in ("q", "kv", "up", "head") else 1.0
+        known[name][tuple(map(slice, w.shape))] = w * factor
 
 
 class Log:

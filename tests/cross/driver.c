@@ -202,8 +202,8 @@ static void test_model(const Kernel *kernel, const Shape *s, const Arrays *array
                        int lanes, int steps, const int16_t *logits, const uint64_t *base, const uint32_t *local)
 {
     size_t V = s->vocab_size, rows = (size_t)lanes * steps, groups = (V + GROUP - 1) / GROUP;
-    Engine *engine = lmc_engine_new(kernel, threads, s, arrays);
-    State *state = engine ? lmc_state_new(engine, lanes) : NULL;
+    Engine *engine = lmc_engine_new(kernel, s, arrays);
+    State *state = engine ? lmc_state_new(engine, lanes, threads) : NULL;
     if (state == NULL)
         exit(2);
     int16_t *got = need(rows * V * sizeof *got);
@@ -215,14 +215,14 @@ static void test_model(const Kernel *kernel, const Shape *s, const Arrays *array
     check(memcmp(got_base, base, rows * groups * sizeof *base) == 0, kernel->name, "base");
     check(memcmp(got_local, local, rows * V * sizeof *local) == 0, kernel->name, "local");
     lmc_state_free(state);
-    state = lmc_state_new(engine, lanes);
+    state = lmc_state_new(engine, lanes, threads);
     memset(got_base, 0, rows * groups * sizeof *got_base);
     memset(got_local, 0, rows * V * sizeof *got_local);
     lmc_engine_run(engine, state, tokens, lanes, steps, NULL, got_base, got_local);
     check(memcmp(got_base, base, rows * groups * sizeof *base) == 0, kernel->name, "base at once");
     check(memcmp(got_local, local, rows * V * sizeof *local) == 0, kernel->name, "local at once");
     lmc_state_free(state);
-    state = lmc_state_new(engine, lanes);
+    state = lmc_state_new(engine, lanes, threads);
     int32_t *column = need(lanes * sizeof *column);
     for (int t = 0; t < steps; t++) {
         int n = t < steps / 2 ? lanes : lanes - 1; /* the last lane ends early */
