@@ -35,7 +35,7 @@ COLORS = (
     "#999999",
     "#6a3d9a",
 )  # Okabe and Ito, and more
-PART_COLORS = ("#0072b2", "#56b4e9", "#009e73", "#b8d8e8", OURS, "#999999")
+PART_COLORS = ("#0072b2", "#56b4e9", "#009e73", "#b8d8e8", OURS, "#8c6d31", "#999999")
 PLACES = (
     (6, 0),
     (6, 8),

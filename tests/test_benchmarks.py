@@ -279,7 +279,8 @@ def test_time(tmp_path):
     assert [(row.direction, row.threads) for row in rows] == [(d, t) for t in (1, 2) for d in ("encode", "decode")]
     for row in rows:
         assert min(row.network, row.mixer, row.rest, row.elapsed) > 0 and row.bytes == 2000 and row.lanes == 1
-        assert (min(row.matrices, row.attention, row.distribution) > 0) == row.engine.startswith("native")
+        native = row.engine.startswith("native")
+        assert (min(row.matrices, row.attention, row.distribution, row.coder) > 0) == native
     assert predictor.ThreadPoolExecutor is ThreadPoolExecutor, "clocks are taken out again"
     pytest.importorskip("matplotlib")
     report.write(True, out.parents[1], empty_pages(tmp_path))

@@ -4,6 +4,7 @@
  * Python. The caller checks shapes and tokens. */
 #ifndef LMC_ENGINE_H
 #define LMC_ENGINE_H
+#include "clock.h"
 #include "kernels.h"
 
 #define MAX_THREADS 64
@@ -68,8 +69,6 @@ Pool *lmc_pool_new(int threads);
 void lmc_pool_free(Pool *pool);
 int lmc_pool_ready(Pool *pool);
 void lmc_pool_run(Pool *pool, void (*job)(const void *context, int part), const void *context, int n);
-/* Nanoseconds of a clock that runs on. */
-int64_t lmc_now(void);
 
 /* 64-byte aligned, zeroed; NULL where there is no memory. */
 void *lmc_alloc(size_t size);

@@ -3,6 +3,7 @@
  * Knows: tokens and the bytes of their pieces, the tree, lanes, a model's weights of the ids where there is one.
  * Does not know: models, blocks; of the coder, how a decision is read. Integers only; docs/MIXER.md specifies every operation,
  * and mixer/reference.py is the same in Python, bit for bit. */
+#include "clock.h"
 #include "native.h"
 #include "rangecoder.h"
 #include <stdlib.h>
@@ -1134,11 +1135,13 @@ static PyObject *mixer_decode(PyObject *self, PyObject *args)
         for (Py_ssize_t t = 0; t < T && possible; t++) {
             begin_step(m, (int)n, (int)t);
             for (int active; possible && (active = predict_level(m, m->k)) > 0;) {
+                int64_t start = coder->timed ? lmc_now() : 0;
                 for (int i = 0; i < active && possible; i++) {
                     int bit = range_bit(coder, m->k[i]);
                     possible = bit >= 0;
                     m->bit[i] = bit > 0;
                 }
+                coder->spent += coder->timed ? lmc_now() - start : 0;
                 if (possible)
                     update_level(m, m->bit);
             }

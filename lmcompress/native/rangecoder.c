@@ -196,12 +196,31 @@ done:
     return result;
 }
 
+PyDoc_STRVAR(timed_doc,
+"range_timed(decoder, on: bool) -> float\n\n"
+"Seconds that reading decisions took the mixer since this was called last; they are counted from now on if `on`.");
+static PyObject *timed(PyObject *self, PyObject *args)
+{
+    PyObject *capsule;
+    int on;
+    if (!PyArg_ParseTuple(args, "Op", &capsule, &on))
+        return NULL;
+    RangeDecoder *coder = PyCapsule_GetPointer(capsule, RANGE_DECODER);
+    if (coder == NULL)
+        return NULL;
+    double spent = 1e-9 * (double)coder->spent;
+    coder->timed = on;
+    coder->spent = 0;
+    return PyFloat_FromDouble(spent);
+}
+
 static PyMethodDef methods[] = {
     {"range_encoder", encoder_new, METH_NOARGS, encoder_doc},
     {"range_encode", encode, METH_VARARGS, encode_doc},
     {"range_state", state, METH_O, state_doc},
     {"range_decoder", decoder_new, METH_VARARGS, decoder_doc},
     {"range_decode", decode, METH_VARARGS, decode_doc},
+    {"range_timed", timed, METH_VARARGS, timed_doc},
     {NULL, NULL, 0, NULL},
 };
 
