@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #endif
 
-#define ROWS 128     /* rows that go through the layers together: their activations stay in the second-level cache */
+#define ROWS 256     /* rows that go through the layers together: their activations stay in the second-level cache */
 #define POSITIONS 64 /* of one lane among them, at most */
 #define HUGE_PAGE (1 << 21)
 #define NORMALIZED 16 /* rows that a thread normalizes at once */
