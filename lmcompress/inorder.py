@@ -22,7 +22,7 @@ class Cancelled(BaseException):
 
 
 class InOrder(Generic[T]):
-    """At most `width` jobs at once, each in a thread of its own; a width of 1 is the thread that takes the result.
+    """At most `width` jobs at once, each in a thread of its own; where that is one, in the thread that takes its result.
     Threads do not outlive what waits for them: a job ends with its next report after cancel()."""
 
     def __init__(self, width: int) -> None:
@@ -42,12 +42,12 @@ class InOrder(Generic[T]):
     @property
     def ready(self) -> bool:
         """Whether there is a job, and nobody to wait for."""
-        return bool(self._jobs) and (self.width == 1 or self._jobs[0].done.is_set())
+        return bool(self._jobs) and (self._jobs[0].alone or self._jobs[0].done.is_set())
 
-    def add(self, job: Job[T]) -> None:
-        """Starts a job; it is told whom to report to. To be called while not full."""
-        running = _Running(job)
-        if self.width > 1:
+    def add(self, job: Job[T], alone: bool = False) -> None:
+        """Starts a job; it is told whom to report to. To be called while not full. `alone`: as if the width were 1."""
+        running = _Running(job, alone or self.width == 1)
+        if not running.alone:
             threading.Thread(target=running.run, daemon=True).start()
         self._jobs.append(running)
 
@@ -55,7 +55,7 @@ class InOrder(Generic[T]):
         """The result of the job added first, or what it raised. Meanwhile `progress` is told, in this thread, what all
         jobs have reported."""
         first = self._jobs[0]
-        if self.width == 1:
+        if first.alone:
             first.progress = progress
             first.run()
         while not first.done.wait(PATIENCE):
@@ -74,8 +74,8 @@ class InOrder(Generic[T]):
 
 
 class _Running(Generic[T]):
-    def __init__(self, job: Job[T]) -> None:
-        self.job = job
+    def __init__(self, job: Job[T], alone: bool) -> None:
+        self.job, self.alone = job, alone
         self.done = threading.Event()
         self.result: T | None = None
         self.error: BaseException | None = None

@@ -290,9 +290,10 @@ class MemberDecoder:
             if room < 0 and (self._blocks or begun):
                 break
             begun.append(self._read.popleft())
-        threads = max(1, self._threads // max(1, len(self._blocks) + len(begun)))
+        together = len(self._blocks) + len(begun)
         for block in begun:
-            self._blocks.add(partial(_decode, self._decoder, block, threads))
+            job = partial(_decode, self._decoder, block, max(1, self._threads // together))
+            self._blocks.add(job, alone=together == 1)
 
 
 def _decode(decoder: BlockDecoder, block: Block, threads: int, report: Report) -> bytes:
