@@ -24,6 +24,7 @@ from benchmarks.results import Record
 from lmcompress import methods, predictor
 from lmcompress.codec import most_lanes
 from lmcompress.coder import Decoder, Encoder
+from lmcompress.predictor import _native
 from lmcompress.stream import BLOCK_SIZE
 
 INSIDE = ("matrices", "attention", "distribution")  # of the network, in the order of the engine's timed()
@@ -104,28 +105,42 @@ def parts(action: Callable[[], bytes], engines: predictor.Engines) -> tuple[floa
 
         return call
 
-    def by_its_clock(distribution: Callable[..., Any]) -> Callable[..., Any]:
-        """What the engine counts itself is not the rest of the network."""
+    def move(part: str, whole: str, inside: float) -> None:
+        """What a part has counted itself is not the rest of the whole."""
+        spent[part] += inside
+        spent[whole] -= inside
 
+    def of_engine(distribution: Callable[..., Any]) -> Callable[..., Any]:
         def call(network: Any, state: Any, tokens: Any) -> Any:
             network.timed(state, True)
             result = distribution(network, state, tokens)
             for part, inside in zip(INSIDE, network.timed(state, False), strict=True):
-                spent[part] += inside
-                spent["network"] -= inside
+                move(part, "network", inside)
             return result
 
         return call
 
-    def without_coder(decode: Callable[..., Any]) -> Callable[..., Any]:
-        """What the range coder counts inside the mixer is not the mixer's."""
-
+    def of_mixer(decode: Callable[..., Any]) -> Callable[..., Any]:
         def call(mixer: Any, coder: Decoder, *arguments: Any) -> None:
             coder.timed(True)
             decode(mixer, coder, *arguments)
-            inside = coder.timed(False)
-            spent["coder"] += inside
-            spent["mixer"] -= inside
+            move("coder", "mixer", coder.timed(False))
+
+        return call
+
+    def of_steps(decode: Callable[..., Any]) -> Callable[..., Any]:
+        """Steps without Python in between say themselves what network and mixer took."""
+
+        def call(engine: Any, state: Any, mixer: Any, coder: Any, *tokens: Any) -> Any:
+            _native.engine_timed(state, True)
+            _native.range_timed(coder, True)
+            possible, in_network, in_mixer = decode(engine, state, mixer, coder, *tokens)
+            spent["network"] += in_network
+            spent["mixer"] += in_mixer
+            for part, inside in zip(INSIDE, _native.engine_timed(state, False), strict=True):
+                move(part, "network", inside)
+            move("coder", "mixer", _native.range_timed(coder, False))
+            return possible, in_network, in_mixer
 
         return call
 
@@ -137,8 +152,10 @@ def parts(action: Callable[[], bytes], engines: predictor.Engines) -> tuple[floa
         stack.enter_context(patch.object(predictor, "ThreadPoolExecutor", InTurn))
         if hasattr(engines.network, "timed"):
             network = type(engines.network)
-            stack.enter_context(patch.object(network, "distribution", by_its_clock(network.distribution)))
-        stack.enter_context(patch.object(engines.mixer, "decode", without_coder(engines.mixer.decode)))
+            stack.enter_context(patch.object(network, "distribution", of_engine(network.distribution)))
+        if _native is not None:
+            stack.enter_context(patch.object(_native, "decode", of_steps(_native.decode)))
+        stack.enter_context(patch.object(engines.mixer, "decode", of_mixer(engines.mixer.decode)))
         for part, owner, name in methods_of:
             stack.enter_context(patch.object(owner, name, timed(part, getattr(owner, name))))
         whole = seconds(action)

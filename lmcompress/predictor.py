@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmcompress.coder import BACKENDS, Decoder
+from lmcompress.coder import BACKENDS, IMPOSSIBLE, Decoder
 from lmcompress.config import CodecConfig
 from lmcompress.errors import CorruptError
 from lmcompress.mixer.reference import decode
 from lmcompress.tokenizer import Tokenizer, byte_tokenizer
 from lmcompress.tree import Tree
+
+try:
+    from lmcompress import _native
+except ImportError:
+    _native = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from lmcompress.modelfile import Model
@@ -44,7 +49,7 @@ class Engines:
 
     def __init__(self, model: Model | None, config: CodecConfig, threads: int, kind: str = "auto") -> None:
         if kind == "auto":
-            kind = "native" if _native_available() else "reference"
+            kind = "native" if _native is not None else "reference"
         self.model, self.config = model, config
         self.network: Any = None
         self.mixer: Any = None  # the class
@@ -65,14 +70,6 @@ class Engines:
                 from lmcompress.mixer import reference as mixer  # type: ignore[no-redef]
             self.mixer = mixer.Mixer
         self.name = f"{name}, {self.coder} coder"
-
-
-def _native_available() -> bool:
-    try:
-        from lmcompress import _native  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 class NetworkAlone:
@@ -171,6 +168,12 @@ class Predictor:
             size = max(1, DECODED // m)
             for start in range(0, T, size):
                 self.mixer.decode(coder, None, None, tokens[:, start : start + size])
+            return
+        network, mixer = getattr(self.network, "capsule", None), getattr(self.mixer, "capsule", None)
+        if network and mixer and coder.capsule:  # all compiled
+            previous = np.ascontiguousarray(previous)
+            if not _native.decode(network, self.state, mixer, coder.capsule, previous, tokens)[0]:
+                raise CorruptError(IMPOSSIBLE)
             return
         for t in range(T):
             base, local = self.network.distribution(self.state, previous)

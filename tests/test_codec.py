@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from lmcompress.codec import MAX_LANES, Codec, layout, pack, spans, unpack
 from lmcompress.config import CodecConfig, ModelConfig
 from lmcompress.errors import CorruptError, UnsupportedError
-from lmcompress.predictor import NetworkAlone, _native_available
+from lmcompress.predictor import NetworkAlone, _native
 from lmcompress.tree import Tree
 from tests.models import random_model
 
-ENGINES = ["reference", *(["native"] if _native_available() else [])]
+ENGINES = ["reference", *(["native"] if _native is not None else [])]
 CONFIGS = [
     CodecConfig(1024, 0),
     CodecConfig(1024, 16),

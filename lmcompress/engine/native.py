@@ -95,13 +95,13 @@ class Engine:
         self.model, self.threads = model, max(1, min(threads, MAX_THREADS))
         self._groups = -(-c.vocab_size // reference.GROUP)
         self._logits, self._base, self._local = _Memory(), _Memory(), _Memory()
-        self._engine = _native.engine(kernel, shape, tables, arrays)
-        self.kernel = _native.engine_kernel(self._engine)  # the instruction set
+        self.capsule = _native.engine(kernel, shape, tables, arrays)  # for the C extension's own loops
+        self.kernel = _native.engine_kernel(self.capsule)  # the instruction set
         self.name = f"native ({self.kernel}, {self.threads} thread{'s' * (self.threads > 1)})"
 
     def start(self, n_lanes: int, threads: int = 0) -> Any:
         """What lanes remember before their first token; `threads` share their steps, or as many as the engine says."""
-        return _native.engine_start(self._engine, n_lanes, min(threads, MAX_THREADS) or self.threads)
+        return _native.engine_start(self.capsule, n_lanes, min(threads, MAX_THREADS) or self.threads)
 
     def step(self, state: Any, tokens: np.ndarray) -> np.ndarray:
         """Logits int16 [n, V], in 1/256 of log2, of the symbols that follow tokens [n] in lanes 0..n-1.
@@ -112,7 +112,7 @@ class Engine:
         """Logits int16 [n, T, V] of T steps; tokens [n, T]."""
         ids = np.ascontiguousarray(tokens, np.int32)
         logits = self._logits.empty((*ids.shape, self.model.config.vocab_size), np.int16)
-        _native.engine_run(self._engine, state, ids, *ids.shape, logits, None, None)
+        _native.engine_run(self.capsule, state, ids, *ids.shape, logits, None, None)
         return logits
 
     def distribution(self, state: Any, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +122,7 @@ class Engine:
         base = self._base.empty((*ids.shape, self._groups), np.uint64)
         local = self._local.empty((*ids.shape, self.model.config.vocab_size), np.uint32)
         n, T = ids.shape if ids.ndim == 2 else (len(ids), 1)
-        _native.engine_run(self._engine, state, ids, n, T, None, base, local)
+        _native.engine_run(self.capsule, state, ids, n, T, None, base, local)
         return base, local
 
     def timed(self, state: Any, on: bool) -> tuple[float, float, float]:
@@ -136,5 +136,5 @@ class Engine:
         rows = logits.shape[:-1]
         base = self._base.empty((*rows, self._groups), np.uint64)
         local = self._local.empty(logits.shape, np.uint32)
-        _native.engine_cumulate(self._engine, logits, prod(rows), base, local)
+        _native.engine_cumulate(self.capsule, logits, prod(rows), base, local)
         return base, local

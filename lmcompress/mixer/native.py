@@ -36,7 +36,7 @@ class Mixer:
         learned = (first.slot_map, first.guess_map, first.weights, first.final_weights)
         start = np.cumsum([0, *map(len, pieces)]).astype(np.int32)
         edges = (tree.left, tree.right, tree.lo, tree.mid, tree.hi)
-        self._mixer = _native.mixer(
+        self.capsule = _native.mixer(
             *edges,
             b"".join(pieces),
             start,
@@ -51,7 +51,7 @@ class Mixer:
 
     def learned(self) -> prior.Learned:
         """What it knows by now."""
-        slots, guesses, weights, final = _native.mixer_learned(self._mixer)
+        slots, guesses, weights, final = _native.mixer_learned(self.capsule)
         return prior.Learned(
             np.frombuffer(slots, np.uint32).reshape(-1, 512),
             np.frombuffer(guesses, np.uint32).reshape(-1, prior.CONFIDENCES, prior.LEVELS),
@@ -63,31 +63,31 @@ class Mixer:
         """A step of lanes 0..n-1 begins."""
         if base is not None and local is not None:
             base, local = base[:, None], local[:, None]
-        _native.mixer_begin(self._mixer, base, local, n)
+        _native.mixer_begin(self.capsule, base, local, n)
 
     def predict(self) -> np.ndarray:
         """k uint32 [active]."""
-        return np.frombuffer(_native.mixer_predict(self._mixer), np.uint32)
+        return np.frombuffer(_native.mixer_predict(self.capsule), np.uint32)
 
     def update(self, bits: np.ndarray) -> None:
         """bits uint8 [active]."""
-        _native.mixer_update(self._mixer, np.ascontiguousarray(bits, np.uint8))
+        _native.mixer_update(self.capsule, np.ascontiguousarray(bits, np.uint8))
 
     def tokens(self) -> np.ndarray:
         """int32 [n]."""
-        return np.frombuffer(_native.mixer_tokens(self._mixer), np.int32)
+        return np.frombuffer(_native.mixer_tokens(self.capsule), np.int32)
 
     def encode(
         self, base: np.ndarray | None, local: np.ndarray | None, tokens: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """(k uint32, bits uint8) of T steps whose tokens int32 [n, T] are known."""
         k, bits = np.empty(tokens.size * MAX_DEPTH, np.uint32), np.empty(tokens.size * MAX_DEPTH, np.uint8)
-        count = _native.mixer_encode(self._mixer, base, local, tokens, k, bits)
+        count = _native.mixer_encode(self.capsule, base, local, tokens, k, bits)
         return k[:count], bits[:count]
 
     def decode(self, coder: Decoder, base: np.ndarray | None, local: np.ndarray | None, tokens: np.ndarray) -> None:
         """T steps, whose decisions are read from `coder`, into tokens int32 [n, T]. Raises CorruptError."""
         if coder.capsule is None:
             reference.decode(self, coder, base, local, tokens)
-        elif not _native.mixer_decode(self._mixer, coder.capsule, base, local, tokens):
+        elif not _native.mixer_decode(self.capsule, coder.capsule, base, local, tokens):
             raise CorruptError(IMPOSSIBLE)

@@ -3,9 +3,9 @@
  * Knows: tokens and the bytes of their pieces, the tree, lanes, a model's weights of the ids where there is one.
  * Does not know: models, blocks; of the coder, how a decision is read. Integers only; docs/MIXER.md specifies every operation,
  * and mixer/reference.py is the same in Python, bit for bit. */
+#include "mixer.h"
 #include "clock.h"
 #include "native.h"
-#include "rangecoder.h"
 #include <stdlib.h>
 #include <string.h>
 #ifdef __linux__
@@ -129,7 +129,7 @@ typedef struct {
     Text text;
 } Lane;
 
-typedef struct {
+struct Mixer {
     int light, n_node, vocab_size, n_lanes, n_active_lanes, predicted, table_bits, run_bits, match_bits, follower_bits;
     void *memory[32]; /* of everything below */
     char *next;       /* so much room is left there */
@@ -157,8 +157,12 @@ typedef struct {
     int64_t capacity, step, decisions;
     int32_t learning; /* the weights' rate */
     Lane *lanes;
-    Py_buffer base, local; /* of the steps under way; obj NULL where there is no model */
-} Mixer;
+    Py_buffer base, local; /* of the steps under way; obj NULL where there is no model, or they are C's */
+    struct {
+        const char *base, *local; /* the weights themselves, NULL where there is no model */
+        Py_ssize_t base_lane, base_step, local_lane, local_step; /* bytes from one to the next */
+    } given;
+};
 
 static uint64_t hash(uint64_t h, uint64_t v)
 {
@@ -661,12 +665,12 @@ INLINE void update_lane(Mixer *m, Lane *s, int bit, const Parts *parts)
 
 INLINE void begin_lanes(Mixer *m, int n, int t, const Parts *parts)
 {
-    const char *base = m->base.obj ? m->base.buf : NULL, *local = m->local.obj ? m->local.buf : NULL;
+    const char *base = m->given.base, *local = m->given.local;
     m->n_active_lanes = n;
     for (int l = 0; l < n; l++) {
         Lane *s = &m->lanes[l];
-        s->base = base ? (const uint64_t *)(base + l * m->base.strides[0] + t * m->base.strides[1]) : NULL;
-        s->local = local ? (const uint32_t *)(local + l * m->local.strides[0] + t * m->local.strides[1]) : NULL;
+        s->base = base ? (const uint64_t *)(base + l * m->given.base_lane + t * m->given.base_step) : NULL;
+        s->local = local ? (const uint32_t *)(local + l * m->given.local_lane + t * m->given.local_step) : NULL;
         begin_token(m, s, l, parts);
     }
 }
@@ -763,7 +767,7 @@ static void mixer_free(Mixer *m)
 
 static void capsule_free(PyObject *capsule)
 {
-    Mixer *m = PyCapsule_GetPointer(capsule, "lmcompress.mixer");
+    Mixer *m = PyCapsule_GetPointer(capsule, MIXER);
     if (m != NULL) {
         PyBuffer_Release(&m->base);
         PyBuffer_Release(&m->local);
@@ -910,9 +914,9 @@ done:
     return capsule;
 }
 
-/* Takes the weights of ids for T steps of lanes 0..n-1 (None for no model) and makes room for their tokens.
- * Returns 0 with an error set, else 1. */
-static int prepare(Mixer *m, Py_ssize_t n, Py_ssize_t T, PyObject *base, PyObject *local)
+int lmc_mixer_vocabulary(const Mixer *m) { return m->vocab_size; }
+
+int lmc_mixer_ready(Mixer *m, Py_ssize_t n, Py_ssize_t T)
 {
     for (int l = 0; l < m->n_active_lanes; l++)
         if (m->lanes[l].node >= 0) {
@@ -922,21 +926,6 @@ static int prepare(Mixer *m, Py_ssize_t n, Py_ssize_t T, PyObject *base, PyObjec
     if (n < 1 || n > m->n_lanes || T < 1) {
         PyErr_SetString(PyExc_ValueError, "a step has 1 to n_lanes lanes");
         return 0;
-    }
-    PyBuffer_Release(&m->base);
-    PyBuffer_Release(&m->local);
-    if (base != Py_None || local != Py_None) {
-        if (PyObject_GetBuffer(base, &m->base, PyBUF_STRIDES) < 0 ||
-            PyObject_GetBuffer(local, &m->local, PyBUF_STRIDES) < 0)
-            return 0;
-        const Py_ssize_t *b = m->base.shape, *l = m->local.shape;
-        if (m->base.ndim != 3 || m->local.ndim != 3 || m->base.itemsize != 8 || m->local.itemsize != 4 || b[0] != n ||
-            l[0] != n || b[1] != T || l[1] != T || b[2] != (m->vocab_size + 63) / 64 || l[2] != m->vocab_size ||
-            (b[2] > 1 && m->base.strides[2] != 8) || m->local.strides[2] != 4) {
-            PyErr_SetString(PyExc_ValueError,
-                            "weights are base uint64 [n, T, ceil(V/64)] and local uint32 [n, T, V], by rows");
-            return 0;
-        }
     }
     if ((m->step + T) * m->n_lanes > m->capacity) {
         int64_t capacity = 2 * (m->step + T) * m->n_lanes + 1024;
@@ -949,10 +938,41 @@ static int prepare(Mixer *m, Py_ssize_t n, Py_ssize_t T, PyObject *base, PyObjec
         m->history = history;
         m->capacity = capacity;
     }
+    PyBuffer_Release(&m->base);
+    PyBuffer_Release(&m->local);
+    memset(&m->given, 0, sizeof m->given);
     return 1;
 }
 
-static Mixer *mixer_of(PyObject *capsule) { return PyCapsule_GetPointer(capsule, "lmcompress.mixer"); }
+/* Gets ready for T steps of lanes 0..n-1 with the weights of ids that Python has (None for no model).
+ * Returns 0 with an error set, else 1. */
+static int prepare(Mixer *m, Py_ssize_t n, Py_ssize_t T, PyObject *base, PyObject *local)
+{
+    if (!lmc_mixer_ready(m, n, T))
+        return 0;
+    if (base != Py_None || local != Py_None) {
+        if (PyObject_GetBuffer(base, &m->base, PyBUF_STRIDES) < 0 ||
+            PyObject_GetBuffer(local, &m->local, PyBUF_STRIDES) < 0)
+            return 0;
+        const Py_ssize_t *b = m->base.shape, *l = m->local.shape;
+        if (m->base.ndim != 3 || m->local.ndim != 3 || m->base.itemsize != 8 || m->local.itemsize != 4 || b[0] != n ||
+            l[0] != n || b[1] != T || l[1] != T || b[2] != (m->vocab_size + 63) / 64 || l[2] != m->vocab_size ||
+            (b[2] > 1 && m->base.strides[2] != 8) || m->local.strides[2] != 4) {
+            PyErr_SetString(PyExc_ValueError,
+                            "weights are base uint64 [n, T, ceil(V/64)] and local uint32 [n, T, V], by rows");
+            return 0;
+        }
+        m->given.base = m->base.buf;
+        m->given.local = m->local.buf;
+        m->given.base_lane = m->base.strides[0];
+        m->given.base_step = m->base.strides[1];
+        m->given.local_lane = m->local.strides[0];
+        m->given.local_step = m->local.strides[1];
+    }
+    return 1;
+}
+
+static Mixer *mixer_of(PyObject *capsule) { return PyCapsule_GetPointer(capsule, MIXER); }
 
 PyDoc_STRVAR(begin_doc,
 "mixer_begin(mixer, base, local, n)\n\n"
@@ -1115,6 +1135,38 @@ done:
     return count < 0 ? NULL : PyLong_FromSsize_t(count);
 }
 
+/* Step t of lanes 0..n-1, whose decisions the coder reads; 0 when no encoder writes such data. */
+static int read_step(Mixer *m, RangeDecoder *coder, int n, int t)
+{
+    begin_step(m, n, t);
+    for (int active; (active = predict_level(m, m->k)) > 0;) {
+        int64_t start = coder->timed ? lmc_now() : 0;
+        for (int i = 0; i < active; i++) {
+            int bit = range_bit(coder, m->k[i]);
+            if (bit < 0)
+                return 0;
+            m->bit[i] = (uint8_t)bit;
+        }
+        if (coder->timed)
+            coder->spent += lmc_now() - start;
+        update_level(m, m->bit);
+    }
+    end_step(m);
+    return 1;
+}
+
+int lmc_mixer_decode(Mixer *m, RangeDecoder *coder, int n, const uint64_t *base, const uint32_t *local, int32_t *tokens)
+{
+    m->given.base = (const char *)base;
+    m->given.local = (const char *)local;
+    m->given.base_lane = (Py_ssize_t)sizeof *base * ((m->vocab_size + 63) / 64);
+    m->given.local_lane = (Py_ssize_t)sizeof *local * m->vocab_size;
+    int possible = read_step(m, coder, n, 0);
+    for (int l = 0; l < n && possible; l++)
+        tokens[l] = ~m->lanes[l].node;
+    return possible;
+}
+
 PyDoc_STRVAR(decode_doc,
 "mixer_decode(mixer, decoder, base, local, tokens: writable int32 [n, T]) -> bool\n\n"
 "Whole steps, their decisions read by a range_decoder; False when no encoder writes such data.");
@@ -1133,20 +1185,7 @@ static PyObject *mixer_decode(PyObject *self, PyObject *args)
     if (ready) {
         Py_BEGIN_ALLOW_THREADS
         for (Py_ssize_t t = 0; t < T && possible; t++) {
-            begin_step(m, (int)n, (int)t);
-            for (int active; possible && (active = predict_level(m, m->k)) > 0;) {
-                int64_t start = coder->timed ? lmc_now() : 0;
-                for (int i = 0; i < active && possible; i++) {
-                    int bit = range_bit(coder, m->k[i]);
-                    possible = bit >= 0;
-                    m->bit[i] = bit > 0;
-                }
-                coder->spent += coder->timed ? lmc_now() - start : 0;
-                if (possible)
-                    update_level(m, m->bit);
-            }
-            if (possible)
-                end_step(m);
+            possible = read_step(m, coder, (int)n, (int)t);
             for (Py_ssize_t l = 0; l < n && possible; l++)
                 *token_at(&tokens, l, t) = ~m->lanes[l].node;
         }

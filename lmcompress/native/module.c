@@ -12,7 +12,7 @@ PyMODINIT_FUNC PyInit__native(void)
     if (module == NULL)
         return NULL;
     if (lmc_add_segment(module) < 0 || lmc_add_mixer(module) < 0 || lmc_add_rangecoder(module) < 0 ||
-        lmc_add_transformer(module) < 0) {
+        lmc_add_transformer(module) < 0 || lmc_add_decode(module) < 0) {
         Py_DECREF(module);
         return NULL;
     }

@@ -5,6 +5,7 @@
 #include <Python.h>
 #include <stdint.h>
 
+int lmc_add_decode(PyObject *module);
 int lmc_add_segment(PyObject *module);
 int lmc_add_mixer(PyObject *module);
 int lmc_add_rangecoder(PyObject *module);

@@ -1,7 +1,7 @@
 /* How the range coder reads one decision: coder.py's decoder, for whoever decodes in C. */
 #ifndef LMC_RANGECODER_H
 #define LMC_RANGECODER_H
-#include <Python.h>
+#include "native.h"
 #include <stdint.h>
 
 #define RANGE_DECODER "lmcompress.range_decoder" /* of capsules */

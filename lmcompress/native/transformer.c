@@ -1,22 +1,7 @@
 /* Python's view of the engine: checks what comes in, releases the GIL, calls engine.c. */
-#include "engine.h"
-#include "native.h"
+#include "transformer.h"
 #include <stdlib.h>
 #include <string.h>
-
-typedef struct {
-    Engine *engine;
-    Shape shape;
-    const Kernel *kernel;
-} Handle;
-
-typedef struct {
-    State *state;
-    PyThread_type_lock lock; /* one call at a time */
-} Lanes;
-
-#define ENGINE "lmcompress.engine"
-#define STATE "lmcompress.engine.state"
 
 static void engine_free(PyObject *capsule)
 {
