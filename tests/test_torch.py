@@ -58,6 +58,33 @@ def test_export_gives_the_integers_of_the_quantized_forward_pass() -> None:
     assert np.array_equal(engine.run(engine.start(3), place[ids.numpy()]), logits[:, :, order])
 
 
+def test_a_models_integers_give_float_weights_to_train_on() -> None:
+    from lmcompress.training.export import export, restore
+    from lmcompress.training.model import Transformer
+
+    torch.manual_seed(0)
+    config = ModelConfig(256, 64, 2, 2, 192, 16)
+    model = Transformer(config)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * 0.1)
+    ids = torch.randint(0, 256, (3, 60))
+    model.calibrate(ids)
+    order = np.arange(256)
+    exported = export(model, byte_tokenizer(), order, np.full(256, 8), "test", {})
+    restored = Transformer(config)
+    restored.load_state_dict(restore(exported))
+    again = export(restored, byte_tokenizer(), order, np.full(256, 8), "test", {})
+    for old, new in zip((exported, *exported.layers), (again, *again.layers), strict=True):
+        for name, array in vars(old).items():
+            if isinstance(array, np.ndarray):
+                same = np.array_equal if array.dtype.kind == "i" else np.allclose
+                assert same(array, getattr(new, name)), name
+    with torch.no_grad():
+        logits, integers = restored(ids), model(ids, quantized=True)
+    assert (logits - integers).abs().mean() < 0.05 * integers.abs().mean()
+
+
 def test_the_quantized_forward_pass_has_gradients_like_the_float_one() -> None:
     from lmcompress.training.model import Transformer
 

@@ -133,17 +133,31 @@ def test_two_processes_train_as_one(ids: Path, tmp_path: Path) -> None:
         assert (two[name] - weight).abs().mean() < 0.02 * weight.abs().mean() + 1e-3, name
 
 
-def test_command_makes_a_model_that_compresses(tmp_path: Path) -> None:
-    (tmp_path / "toy.json").write_text(json.dumps(TOY))
-    result = subprocess.run(
-        [*RUN, "--config", tmp_path / "toy.json", "--data", SAMPLES, "--out", tmp_path / "out", "--threads", "1"],
-        env=ENVIRONMENT, capture_output=True, text=True,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
+def test_command_makes_a_model_that_compresses_and_another_of_it(tmp_path: Path) -> None:
     from lmcompress import compress, decompress, modelfile
 
+    def run(out: str, settings: dict[str, object], *options: object) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "toy.json").write_text(json.dumps(settings))
+        fixed = ["--config", tmp_path / "toy.json", "--data", SAMPLES, "--out", tmp_path / out, "--threads", "1"]
+        return subprocess.run([*RUN, *fixed, *options], env=ENVIRONMENT, capture_output=True, text=True)
+
+    result = run("out", TOY)
+    assert result.returncode == 0, result.stderr
     model = modelfile.load(tmp_path / "out" / "toy.lmm")
     assert model.name == "toy" and model.card["tokens"] == 6 * 128
     text = b"as small as a model can be, " * 40
     archive = compress(text, model=model)
     assert decompress(archive, model=model) == text and len(archive) < len(text) / 2
+    larger = TOY | {"model": TOY["model"] | {"n_layer": 2}, "tokens": 128}  # type: ignore[operator]
+    result = run("larger", larger, "--init", tmp_path / "out" / "toy.lmm")
+    assert result.returncode == 0, result.stderr
+    grown = modelfile.load(tmp_path / "larger" / "toy.lmm")
+    assert grown.config.n_layer == 2 and grown.tokenizer.pieces == model.tokenizer.pieces
+    first, last = (
+        lines(tmp_path / "larger" / "run")[0]["nats_per_token"],
+        lines(tmp_path / "out" / "run")[-2]["nats_per_token"],
+    )
+    assert first < last + 0.3, "it begins where the other ended"
+    for wrong in ("no such model", tmp_path / "none.pt"):
+        result = run("none", larger, "--init", wrong)
+        assert result.returncode == 1 and "Traceback" not in result.stderr and str(wrong) in result.stderr

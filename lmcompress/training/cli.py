@@ -10,12 +10,17 @@ import os
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 
+from lmcompress.errors import LMCompressError
 from lmcompress.tokenizer import Tokenizer
 from lmcompress.training import data, vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SAMPLE = 24_000_000  # bytes of text that the vocabulary is learned from
 COUNTED = 64  # batches by which the tree is balanced
@@ -28,8 +33,9 @@ COUNTED = 64  # batches by which the tree is balanced
               help="A folder of text files, or of shards CATEGORY.NN.txt.zst.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True,
               help="Folder for vocabulary, token ids, checkpoint, log and model file; found ones are used.")  # fmt: skip
-@click.option("--init", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
-              help="A checkpoint to start from, of the same vocabulary and a shape no larger.")  # fmt: skip
+@click.option("--init", default=None,
+              help="A model to start from, shipped or a file, whose vocabulary is then taken over; or a checkpoint of the "
+                   "same vocabulary. Its shape may be smaller.")  # fmt: skip
 @click.option("--name", default=None, help="The model's name; by default the recipe's file name.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
 @click.option("--threads", type=int, default=0, help="CPU threads; 0 for all.")
@@ -37,7 +43,7 @@ COUNTED = 64  # batches by which the tree is balanced
 @click.option("--minutes", type=float, default=float("inf"),
               help="Stop with a checkpoint after so long; the same command goes on.")  # fmt: skip
 def train(
-    recipe_path: Path, source: Path, out: Path, init: Path | None, name: str | None, device: str, threads: int,
+    recipe_path: Path, source: Path, out: Path, init: str | None, name: str | None, device: str, threads: int,
     validate_every: int, minutes: float,
 ) -> None:  # fmt: skip
     """Train a model on a folder of text; started again, it goes on where it was.
@@ -53,20 +59,48 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     recipe = Recipe.load(recipe_path)
+    weights = None
+    if init is not None:
+        pieces, weights = first_weights(init)
+        if pieces is not None:
+            keep(pieces, out / "vocabulary.json")
     tokenizer = prepare(source, out, recipe.model.vocab_size)
-    done = run(recipe, out / "ids", out / "run", device, validate_every, init, minutes)
+    done = run(recipe, out / "ids", out / "run", device, validate_every, weights, minutes)
     if done and int(os.environ.get("RANK", 0)) == 0:
         path = finish(tokenizer, out, name or recipe_path.stem)
         click.echo(f"{path}: {path.stat().st_size} bytes")
 
 
+def first_weights(init: str) -> tuple[Tokenizer | None, dict[str, Tensor]]:
+    """Of a checkpoint, or of a model and then with its vocabulary. Raises click.ClickException."""
+    import torch
+
+    from lmcompress import modelfile
+    from lmcompress.training.export import restore
+
+    try:
+        if init.endswith(".pt"):
+            return None, torch.load(init, map_location="cpu", weights_only=True)["model"]
+        model = modelfile.load(init)
+    except (OSError, LMCompressError) as error:
+        raise click.ClickException(f"{init}: {error}") from None
+    return model.tokenizer, restore(model)
+
+
+def keep(tokenizer: Tokenizer, path: Path) -> None:
+    """Writes a vocabulary. Raises click.UsageError where the file has another one already."""
+    text = json.dumps({"pieces": [p.hex() for p in tokenizer.pieces], "costs": list(tokenizer.costs)})
+    if path.exists() and path.read_text() != text:
+        raise click.UsageError(f"{path} is not the vocabulary of the model to start from")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
 def prepare(source: Path, out: Path, vocab_size: int) -> Tokenizer:
     """The vocabulary (vocabulary.json) and the token ids (ids/) of a folder of text."""
-    out.mkdir(parents=True, exist_ok=True)
     path = out / "vocabulary.json"
     if not path.exists():
-        learned = vocabulary.learn(data.sample(source, SAMPLE), vocab_size)
-        path.write_text(json.dumps({"pieces": [p.hex() for p in learned.pieces], "costs": learned.costs}))
+        keep(vocabulary.learn(data.sample(source, SAMPLE), vocab_size), path)
     saved = json.loads(path.read_text())
     tokenizer = Tokenizer(tuple(bytes.fromhex(p) for p in saved["pieces"]), tuple(saved["costs"]))
     if not (out / "ids" / "index.json").exists():

@@ -1,10 +1,11 @@
-"""From a trained float model to the integers of a model file.
+"""From a trained float model to the integers of a model file, and back to train on.
 
 Knows: both. Does not know: training, files. The integers are those of the quantized forward pass.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lmcompress.config import HEAD_SIZE
 from lmcompress.modelfile import Layer, Model
 from lmcompress.tokenizer import Tokenizer
-from lmcompress.training.model import NORM, Transformer, quantize_weight, score_factor
+from lmcompress.training.model import LOG2, NORM, RESIDUAL, SCORE_UNIT, Transformer, quantize_weight, score_factor
 
 
 def export(
@@ -63,3 +65,42 @@ def export(
             model.head_gain.numpy(),
             card,
         )
+
+
+def restore(model: Model) -> dict[str, Tensor]:
+    """Float weights, as Transformer has them, that export() makes the model's integers of, for its own vocabulary. Integers
+    do not tell the scales of an MLP's inputs and of values, which what follows undoes: these are such that the matrices'
+    rows have a norm of 1 on average, as at the start of a training."""
+
+    def rows(w: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        return w.astype(np.float32) * np.asarray(scale, np.float32)[:, None]
+
+    def norm_of(w: np.ndarray) -> float:
+        return float(np.linalg.norm(w, axis=1).mean())
+
+    weights: dict[str, np.ndarray] = {
+        "embed": model.embed.astype(np.float32) / NORM,
+        "head": rows(model.head, model.head_scale * (NORM * math.log(2) / LOG2)) * model.head_gain,
+        "head_gain": model.head_gain,
+    }
+    for i, layer in enumerate(model.layers):
+        qkv = rows(layer.qkv, layer.qkv_scale) * layer.qkv_gain
+        q, k, v = np.split(qkv, [len(qkv) - 2 * HEAD_SIZE, len(qkv) - HEAD_SIZE])
+        up = rows(layer.up, layer.up_scale) * layer.up_gain
+        clip_v, clip_u = 127 / NORM / norm_of(v), 255 / NORM / norm_of(up)
+        clip_o = clip_v / float(layer.attn_scale)
+        block = {
+            "q": q * (NORM / RESIDUAL),
+            "kv": np.concatenate([k * (NORM / RESIDUAL), v * (clip_v * NORM / 127)]),
+            "o": rows(layer.o, layer.o_scale / (clip_o * (RESIDUAL / 127))),
+            "up": up * (clip_u * NORM / 255),
+            "down": rows(layer.down, layer.down_scale / (clip_u**2 * (RESIDUAL * 256 / 255**2))),
+            "gain": layer.score / np.float32(SCORE_UNIT),
+            "qkv_gain": layer.qkv_gain,
+            "up_gain": layer.up_gain,
+            "clip_v": np.float32(clip_v),
+            "clip_o": np.float32(clip_o),
+            "clip_u": np.float32(clip_u),
+        }
+        weights |= {f"blocks.{i}.{name}": np.asarray(w) for name, w in block.items()}
+    return {name: torch.from_numpy(np.array(w, np.float32)) for name, w in weights.items()}

@@ -65,11 +65,11 @@ def train(
     out: Path,
     device: str = "auto",
     validate_every: int = 500,
-    init: Path | None = None,
+    init: dict[str, Tensor] | None = None,
     minutes: float = math.inf,
 ) -> bool:
     """Trains on the token ids in folder `ids` (data.tokenize); writes checkpoint.pt, log.jsonl and TensorBoard curves to
-    `out`. A checkpoint `init` of a model no larger gives the first weights; what it lacks adds nothing at first.
+    `out`. `init`: the first weights, of a model no larger; what it lacks adds nothing at first.
     False where `minutes` were over before the recipe's tokens: the next call goes on."""
     called = time.monotonic()
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -100,7 +100,7 @@ def train(
         adam.load_state_dict(saved["adam"])
         step, elapsed, calibrated = saved["step"], saved["elapsed"], saved["calibrated"]
     elif init is not None:
-        grow(model, torch.load(init, map_location=device, weights_only=True)["model"])
+        grow(model, {name: w.to(device) for name, w in init.items()})
     mix = data.Mix(ids, recipe.sequence, recipe.seed)
     validation = data.validation(ids, recipe.sequence, 64 * recipe.sequence)
     compiled = {}
