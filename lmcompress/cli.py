@@ -521,7 +521,7 @@ def _content_size(options: Options, file: BinaryIO) -> int | None:
         if not options.decompress and not options.test:
             return file.seek(0, io.SEEK_END) - position
         return get_archive_info(file).raw_size
-    except LMCompressError:
+    except (LMCompressError, OSError):  # no archive; a file that has no end
         return None
     finally:
         file.seek(position)

@@ -25,6 +25,7 @@ from lmcompress.predictor import BATCH, Engines, Predictor, Vocabulary
 Progress = Callable[[float], None]  # told now and then what share of a block is done
 
 MAX_LANES = 1024
+WORK = 8 << 20  # bytes in which network and mixer work
 STEPS = 64  # between two reports of progress
 NETWORK, LIGHT = 1, 2  # flags of the codec parameters
 
@@ -55,13 +56,14 @@ def most_lanes(config: CodecConfig, n_bytes: int, n_tokens: int) -> int:
 
 
 def memory(config: CodecConfig, model: Model | None, raw_size: int) -> int:
-    """Bytes that decoding a block of that size takes at most, the model aside: the mixer's tables, what lanes remember
-    and what the network says of their next tokens, and the block's tokens and text themselves (docs/LOG.md)."""
+    """Bytes that decoding a block of that size takes at most, the model aside: space to work in, the mixer's tables, what
+    lanes remember and what the network says of their next tokens, and the block's tokens and text themselves
+    (docs/LOG.md)."""
     lane = 0
     if model is not None and config.network:
         shape = model.config
         lane = 2 * HEAD_SIZE * shape.n_layer * shape.window + 8 * shape.vocab_size
-    return (5 << config.mixer_bits) // 4 + lane * most_lanes(config, raw_size, raw_size) + 20 * raw_size
+    return WORK + (5 << config.mixer_bits) // 4 + lane * most_lanes(config, raw_size, raw_size) + 20 * raw_size
 
 
 class Codec:

@@ -124,8 +124,12 @@ class _ContentReader(io.RawIOBase):
         if offset < 0:
             raise ValueError(f"negative seek position {offset}")
         self._position = offset
-        self._ahead = False
+        self._ahead, self._member.ahead = False, 1
         return offset
+
+    def close(self) -> None:
+        self._member.cancel()
+        super().close()
 
     def readinto(self, buffer: Any) -> int:
         while not self._block_start <= self._position < self._block_start + len(self._block):
@@ -166,6 +170,8 @@ class _ContentReader(io.RawIOBase):
                 if not chunk:
                     return b""
                 self._member = MemberDecoder(*self._options)
+                if not self._ahead:
+                    self._member.ahead = 1
             elif not chunk and more:
                 more = False
             elif not chunk:
@@ -230,8 +236,8 @@ class LMFile(io.BufferedIOBase):
             raise ValueError(f"invalid mode: {mode!r}")
         if self.mode != "r":
             self._compressor = LMCompressor(
-                level, model=model, threads=threads, block_size=block_size, check=check, metadata=metadata,
-                progress=progress,
+                level, model=model, threads=threads, block_size=block_size, memory=memory, check=check,
+                metadata=metadata, progress=progress,
             )  # fmt: skip
         if isinstance(filename, (str, os.PathLike)):
             self._file = cast(BinaryIO, builtins.open(filename, self.mode + "b"))

@@ -131,7 +131,9 @@ if hasattr(os, "register_at_fork"):  # a forked child must not wait for an engin
 
 
 def count(threads: int) -> int:
-    """0 stands for as many as this process may use."""
+    """0 stands for as many as this process may use. Raises ValueError below."""
+    if threads < 0:
+        raise ValueError(f"{threads} threads")
     if threads:
         return threads
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

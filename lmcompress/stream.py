@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from lmcompress.modelfile import Model
 
 BLOCK_SIZE = 8 << 20  # bytes of content, at most, where nobody says how many
+LEAST_PART = 1 << 20  # bytes of content that is told to be shorter, and may grow
 SMALL_CONTENT, SMALL_DIGEST = 1 << 16, 8  # bytes: below, the content's digest is cut, as it would outweigh the text
 LM_HEADER = 40  # bytes, about: a header is longer by a model's digest and name and the codec's parameters
 
@@ -66,9 +67,11 @@ class LMCompressor:
         metadata: Mapping[str, str] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
+        if size is not None and size < 0:
+            raise ValueError(f"a size of {size}")
         if block_size is None:
             parts = -(-(size or BLOCK_SIZE) // BLOCK_SIZE)
-            block_size = BLOCK_SIZE if not size else max(1 << MIN_BLOCK_LOG, -(-size // parts))
+            block_size = BLOCK_SIZE if not size else max(-(-size // parts), LEAST_PART)
         if not 1 << MIN_BLOCK_LOG <= block_size <= 1 << MAX_BLOCK_LOG:
             raise ValueError(f"a block size of {block_size} is not in 2^{MIN_BLOCK_LOG}..2^{MAX_BLOCK_LOG}")
         self.last_mode = self.FLUSH_FRAME
@@ -76,6 +79,7 @@ class LMCompressor:
         self._block_size, self._blocks_expected = block_size, None if not size else -(-size // block_size)
         self._threads, self._memory = count(threads), memory
         self._check, self._metadata, self._progress = check, dict(metadata or {}), progress
+        self._failure: BaseException | None = None  # what went wrong, as content was lost then
         self._begin()
 
     def _begin(self) -> None:
@@ -87,9 +91,20 @@ class LMCompressor:
 
     def compress(self, data: Buffer, mode: int = CONTINUE) -> bytes:
         """Takes `data`; returns what can be written so far. FLUSH_BLOCK: everything given can be decoded from what
-        was returned; FLUSH_FRAME: and the member ends, more data begins another."""
+        was returned; FLUSH_FRAME: and the member ends, more data begins another. What it raises, it raises again and again:
+        no archive is made that lacks something."""
         if mode not in (self.CONTINUE, self.FLUSH_BLOCK, self.FLUSH_FRAME):
             raise ValueError(f"mode {mode} is none of CONTINUE, FLUSH_BLOCK, FLUSH_FRAME")
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return self._compress(data, mode)
+        except BaseException as error:
+            self._failure = error
+            self._blocks.cancel()
+            raise
+
+    def _compress(self, data: Buffer, mode: int) -> bytes:
         out = []
         view = memoryview(data).cast("B")
         while len(view) > 0:
@@ -166,7 +181,7 @@ class LMCompressor:
         assert self._writer is not None
         self._coded += len(raw)
         if self._progress is not None:
-            self._progress(self._coded)
+            self._progress(self._coded + self._blocks.reported)
         return self._writer.block(method, raw, payload)
 
     def _finish(self) -> bytes:
@@ -194,7 +209,7 @@ def within(progress: Callable[[int], None] | None, start: int, size: int) -> Cal
 
 class MemberDecoder:
     """One member's content, block by block, from bytes in pieces of any size. As many blocks are decoded at once as
-    there are threads and as `memory` holds."""
+    there are threads, as `memory` holds, and as were fed."""
 
     def __init__(self, model: Model | str | Path | None = None, threads: int = 0, memory: int = DEFAULT_MEMORY) -> None:
         self._model, self._threads, self._memory = model, count(threads), memory
@@ -202,10 +217,13 @@ class MemberDecoder:
         self._decoder: BlockDecoder | None = None
         self._digest = hashlib.sha256()
         self._expected: bytes | None = None  # what the member says of its digest, once it is read
-        self._blocks: InOrder[bytes] = InOrder(self._threads)
-        self._read: deque[Block] = deque()  # those that are not yet begun
-        self._needs: deque[tuple[int, int]] = deque()  # bytes of memory and of content of each begun and each read
+        self.ahead = (
+            self._threads
+        )  # blocks that are read, and decoded as far as memory allows, before they are asked for
+        self._read: deque[tuple[Block, int]] = deque()  # with the bytes of memory that each needs
+        self._blocks: InOrder[bytes] = InOrder(self._threads)  # the first of them
         self._failure: LMCompressError | None = None  # what is behind the last of them
+        self._checked = False  # the member has ended, and its digest is right
         self.feed = self._parser.feed
         self.metadata: dict[str, str] = {}  # of the records that came so far
 
@@ -216,7 +234,7 @@ class MemberDecoder:
 
     @property
     def finished(self) -> bool:
-        return self._parser.finished and not self._needs and self._failure is None
+        return self._checked
 
     @property
     def unused(self) -> bytes:
@@ -234,29 +252,28 @@ class MemberDecoder:
             return None
         self._begin()
         if self._blocks:
-            try:
-                data = self._blocks.take(progress)
-            except LMCompressError as error:
-                self._failure = error
-                self._blocks.cancel()
-                self._needs.clear()
-                raise
-            self._needs.popleft()
+            data = self._blocks.take(progress)
+            self._read.popleft()
             self._digest.update(data)
             return data
         if self._failure is not None:
             raise self._failure
         if self._expected is not None and self._expected != self._digest.digest()[: len(self._expected)]:
             raise CorruptError("the content is not what was written (SHA-256)")
+        self._checked = self._parser.finished
         return None
 
+    def cancel(self) -> None:
+        """Ends what is going on in threads; of no use afterwards."""
+        self._blocks.cancel()
+
     def _fill(self, limit: int | None) -> bool:
-        """Reads records until each thread has a block, or memory is full, or something is wrong. False: more must be fed."""
+        """Reads records until there are blocks enough, or memory is full, or something is wrong. False: more must be fed."""
         try:
             while (
                 self._failure is None
-                and len(self._needs) < self._threads
-                and sum(memory for memory, _ in self._needs) <= self._memory
+                and len(self._read) < self.ahead
+                and sum(memory for _, memory in self._read) <= self._memory
             ):
                 item = self._parser.next()
                 if item is None:
@@ -265,11 +282,10 @@ class MemberDecoder:
                     self._decoder = BlockDecoder(item, self._model, self._threads, self._memory)
                 elif isinstance(item, Block):
                     assert self._decoder is not None
-                    self._needs.append((self._decoder.memory(item), item.raw_size))
-                    if limit is not None and sum(size for _, size in self._needs) > limit:
-                        self._needs.pop()
+                    memory = self._decoder.memory(item)
+                    if limit is not None and sum(block.raw_size for block, _ in self._read) + item.raw_size > limit:
                         raise LimitError("the content is longer than allowed (max_output)")
-                    self._read.append(item)
+                    self._read.append((item, memory))
                 elif isinstance(item, Skippable):
                     if item.kind == METADATA:
                         self.metadata |= item.metadata()
@@ -281,19 +297,16 @@ class MemberDecoder:
 
     def _begin(self) -> None:
         """Begins to decode what was read, as far as memory allows, but one block in any case."""
-        if self._decoder is None:
-            return
-        room = self._memory - sum(memory for memory, _ in islice(self._needs, len(self._blocks)))
-        begun: list[Block] = []
-        for memory, _ in islice(self._needs, len(self._blocks), None):
-            room -= memory
-            if room < 0 and (self._blocks or begun):
+        begun, most, needed = len(self._blocks), 0, 0
+        for _, memory in self._read:
+            needed += memory
+            if most and needed > self._memory:
                 break
-            begun.append(self._read.popleft())
-        together = len(self._blocks) + len(begun)
-        for block in begun:
-            job = partial(_decode, self._decoder, block, max(1, self._threads // together))
-            self._blocks.add(job, alone=together == 1)
+            most += 1
+        for block, _ in list(islice(self._read, begun, most)):
+            assert self._decoder is not None
+            job = partial(_decode, self._decoder, block, max(1, self._threads // most))
+            self._blocks.add(job, alone=most == 1)
 
 
 def _decode(decoder: BlockDecoder, block: Block, threads: int, report: Report) -> bytes:

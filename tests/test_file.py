@@ -6,8 +6,11 @@ import io
 import os
 import pickle
 import random
+import subprocess
+import sys
 import tarfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -207,7 +210,7 @@ def test_frames_are_members():
 
 def test_a_kilobyte_from_the_middle_of_50_megabytes(monkeypatch: pytest.MonkeyPatch):
     decoded, decode = [], BlockDecoder.decode
-    monkeypatch.setattr(BlockDecoder, "decode", lambda self, block: decoded.append(block) or decode(self, block))
+    monkeypatch.setattr(BlockDecoder, "decode", lambda self, *a: decoded.append(a) or decode(self, *a))
     data = b"".join(b"page %d" % i + b"." * 999_993 for i in range(50))
     coded = lmcompress.compress(data)
     with LMFile(io.BytesIO(coded)) as file:
@@ -217,9 +220,12 @@ def test_a_kilobyte_from_the_middle_of_50_megabytes(monkeypatch: pytest.MonkeyPa
 
 def test_random_access_decodes_what_it_needs(monkeypatch: pytest.MonkeyPatch):
     decoded, decode = [], BlockDecoder.decode
-    monkeypatch.setattr(BlockDecoder, "decode", lambda self, block: decoded.append(block) or decode(self, block))
+    monkeypatch.setattr(BlockDecoder, "decode", lambda self, *a: decoded.append(a) or decode(self, *a))
     data = fakes.text(2_000_000)
     coded = lmcompress.compress(data, block_size=1 << 14)
+    with LMFile(io.BytesIO(coded)) as file:
+        assert file.read_range(0, 1000) == data[:1000] and len(decoded) == 1
+    decoded.clear()
     with LMFile(io.BytesIO(coded)) as file:
         assert file.read_range(1_000_000, 1000) == data[1_000_000:1_001_000]
         assert len(decoded) <= 2
@@ -287,6 +293,106 @@ def test_what_is_before_the_damage_comes_first(threads: int) -> None:
         while True:
             out += decompressor.decompress(b"" if out else coded, 4096)
     assert out == data[: 3 * 4096]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_the_end_is_not_the_end_before_the_digest_is_right(threads: int) -> None:
+    data = fakes.text(20_000)
+    compressor = LMCompressor(threads=1, block_size=4096)
+    coded = compressor.compress(data)
+    compressor._digest.update(b"and more")
+    coded += compressor.flush()
+    decompressor = LMDecompressor(threads=threads)
+    assert decompressor.decompress(coded, len(data)) == data and not decompressor.eof
+    with pytest.raises(lmcompress.CorruptError, match="SHA-256"):
+        decompressor.decompress(b"")
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_fails_for_other_reasons_may_be_tried_again(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    data = fakes.text(5 * 4096)
+    coded = lmcompress.compress(data, block_size=4096)
+    decode, calls = fakes.FakeCodec.decode, list[int]()
+
+    def fails(self: fakes.FakeCodec, payload: bytes, raw_size: int, *rest: object) -> bytes:
+        calls.append(1)
+        if threads == 1 and len(calls) == 2:
+            raise MemoryError
+        return decode(self, payload, raw_size)
+
+    def interrupted(done: int) -> None:
+        if len(calls) == 4 and not told:
+            told.append(done)
+            raise KeyboardInterrupt
+
+    told: list[int] = []
+    monkeypatch.setattr(fakes.FakeCodec, "decode", fails)
+    out, errors = b"", list[type]()
+    with LMFile(io.BytesIO(coded), threads=threads, progress=interrupted) as file:
+        while len(out) < len(data):
+            try:
+                out += file.read1(4096)
+            except (MemoryError, KeyboardInterrupt) as error:
+                errors.append(type(error))
+    assert out == data and (threads > 1 or MemoryError in errors)
+
+
+def test_a_writer_that_has_failed_makes_no_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = fakes.FakeCodec.encode
+
+    def fails(self: fakes.FakeCodec, data: bytes, *rest: object) -> bytes:
+        if data.startswith(b"bad"):
+            raise MemoryError
+        return encode(self, data)
+
+    monkeypatch.setattr(fakes.FakeCodec, "encode", fails)
+    for threads in (1, 3):
+        compressor = LMCompressor(threads=threads, block_size=4096)
+        with pytest.raises(MemoryError):
+            compressor.compress(fakes.text(4096) + b"bad" + fakes.text(20_000), LMCompressor.FLUSH_BLOCK)
+        for _ in range(2):
+            with pytest.raises(MemoryError):
+                compressor.flush()
+
+
+def test_progress_of_blocks_at_once_never_goes_back() -> None:
+    data, told = fakes.text(300_000), list[int]()
+    compressor = LMCompressor(threads=3, block_size=4096, progress=told.append)
+    coded = compressor.compress(data) + compressor.flush()
+    assert told == sorted(told) and told[-1] == len(data)
+    told.clear()
+    with LMFile(io.BytesIO(coded), threads=3, progress=told.append) as file:
+        assert file.read() == data
+    assert told == sorted(told)
+
+
+def test_a_closed_reader_decodes_no_more(fake_codec: type[fakes.FakeCodec], monkeypatch: pytest.MonkeyPatch) -> None:
+    ended, started, decode = threading.Event(), threading.Event(), fake_codec.decode
+
+    def endless(
+        self: fakes.FakeCodec, payload: bytes, raw_size: int, progress: Callable[[float], None], *rest: object
+    ) -> bytes:
+        if raw_size == 4096:  # not the last
+            return decode(self, payload, raw_size)
+        try:
+            while True:
+                progress(0.5)
+                started.set()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(fakes.FakeCodec, "decode", endless)
+    file = LMFile(io.BytesIO(lmcompress.compress(fakes.text(5000), block_size=4096)), threads=2)
+    assert len(file.read1(10)) == 10 and started.wait(60)
+    file.close()
+    assert ended.wait(60)
+
+
+def test_a_writer_left_open_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    code = "import lmcompress; from tests import fakes; fakes.install()\n"
+    code += "file = lmcompress.LMFile('x.lmc', 'w', threads=2, block_size=4096); file.write(fakes.text(40_000))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, timeout=60, check=True)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import time
 
 import pytest
 
@@ -52,7 +55,63 @@ def taken(jobs: InOrder[int]) -> object:
     try:
         return jobs.take()
     except ZeroDivisionError as error:
+        with pytest.raises(ZeroDivisionError):
+            jobs.take()  # again and again, until it is forgotten
+        jobs._jobs.popleft()
         return type(error)
+
+
+def test_an_interrupted_job_is_done_again() -> None:
+    jobs, calls = InOrder[int](1), list[int]()
+
+    def job(report: Report) -> int:
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return 7
+
+    jobs.add(job)
+    with pytest.raises(KeyboardInterrupt):
+        jobs.take()
+    assert jobs.take() == 7 and not len(jobs)
+
+
+def test_without_threads_the_taker_does_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    jobs = InOrder[int](2)
+    jobs.add(lambda report: 1)
+    jobs.add(lambda report: 2)
+    assert [jobs.take(), jobs.take()] == [1, 2]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_does_again_what_its_parents_threads_were_doing() -> None:
+    jobs, go = InOrder[int](2), threading.Event()
+
+    def job(report: Report) -> int:
+        assert os.getpid() != parent or go.wait(60)
+        return 7
+
+    parent = os.getpid()
+    jobs.add(job)
+    jobs.add(job)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if [jobs.take(), jobs.take()] == [7, 7] else 1)
+    for _ in range(600):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(child, signal.SIGKILL)
+        pytest.fail("the child waits for threads that it does not have")
+    go.set()
+    assert status == 0 and [jobs.take(), jobs.take()] == [7, 7]
 
 
 def test_a_job_alone_runs_in_the_thread_that_takes() -> None:

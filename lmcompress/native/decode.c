@@ -6,11 +6,6 @@
 #include "transformer.h"
 #include <stdlib.h>
 
-static int32_t *token_at(const Py_buffer *tokens, Py_ssize_t l, Py_ssize_t t)
-{
-    return (int32_t *)(void *)((char *)tokens->buf + l * tokens->strides[0] + t * tokens->strides[1]);
-}
-
 PyDoc_STRVAR(decode_doc,
 "decode(engine, state, mixer, decoder, previous: int32 [n], tokens: writable int32 [n, T]) -> tuple[bool, float, float]\n\n"
 "T steps of lanes 0..n-1 after the tokens `previous`, their decisions read by a range_decoder. Whether an encoder writes such\n"

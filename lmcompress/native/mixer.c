@@ -1085,11 +1085,6 @@ static int take_tokens(PyObject *object, Py_buffer *tokens, int flags)
     return 0;
 }
 
-static int32_t *token_at(const Py_buffer *tokens, Py_ssize_t l, Py_ssize_t t)
-{
-    return (int32_t *)(void *)((char *)tokens->buf + l * tokens->strides[0] + t * tokens->strides[1]);
-}
-
 PyDoc_STRVAR(encode_doc,
 "mixer_encode(mixer, base, local, tokens: int32 [n, T], k: uint32 [24 n T], bits: uint8 [24 n T]) -> int\n\n"
 "Whole steps of known tokens: writes their decisions in coding order, returns how many they are.");

@@ -15,4 +15,10 @@ int lmc_mixer_vocabulary(const Mixer *mixer); /* its size V */
 int lmc_mixer_decode(Mixer *mixer, RangeDecoder *coder, int n, const uint64_t *base, const uint32_t *local,
                      int32_t *tokens);
 
+/* One of tokens int32 [n, T]. */
+static inline int32_t *token_at(const Py_buffer *tokens, Py_ssize_t l, Py_ssize_t t)
+{
+    return (int32_t *)(void *)((char *)tokens->buf + l * tokens->strides[0] + t * tokens->strides[1]);
+}
+
 #endif

@@ -63,9 +63,14 @@ def train(
     if init is not None:
         pieces, weights = first_weights(init)
         if pieces is not None:
+            if pieces.vocab_size != recipe.model.vocab_size:
+                raise click.UsageError(f"{init} has {pieces.vocab_size} pieces, {recipe_path} another number")
             keep(pieces, out / "vocabulary.json")
     tokenizer = prepare(source, out, recipe.model.vocab_size)
-    done = run(recipe, out / "ids", out / "run", device, validate_every, weights, minutes)
+    try:
+        done = run(recipe, out / "ids", out / "run", device, validate_every, weights, minutes)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
     if done and int(os.environ.get("RANK", 0)) == 0:
         path = finish(tokenizer, out, name or recipe_path.stem)
         click.echo(f"{path}: {path.stat().st_size} bytes")
