@@ -198,8 +198,7 @@ def scaling(
 def time_command(
     files: tuple[Path, ...], level: int, threads: tuple[int, ...], limit: int, repeats: int, out: Path | None
 ) -> None:
-    """Where the time goes when coding and decoding FILES: the network's parts, the mixer, the range coder, the
-    rest."""
+    """Where the time of coding and decoding FILES goes: the network's parts, mixer, range coder, the rest."""
     from benchmarks import breakdown
 
     sources = corpora.sources(files or (SAMPLES / "alice29.txt",))

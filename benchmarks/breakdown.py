@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,8 +23,7 @@ from benchmarks.measure import circumstances
 from benchmarks.results import Record
 from lmcompress import methods, predictor
 from lmcompress.codec import most_lanes
-from lmcompress.coder import Decoder, Encoder
-from lmcompress.predictor import _native
+from lmcompress.coder import Decoder, Encoder, _native
 from lmcompress.stream import BLOCK_SIZE
 
 INSIDE = ("matrices", "attention", "distribution")  # of the network, in the order of the engine's timed()
@@ -105,26 +104,34 @@ def parts(action: Callable[[], bytes], engines: predictor.Engines) -> tuple[floa
 
         return call
 
-    def move(part: str, whole: str, inside: float) -> None:
-        """What a part has counted itself is not the rest of the whole."""
-        spent[part] += inside
-        spent[whole] -= inside
+    @contextmanager
+    def inside(state: Any = None, coder: Any = None) -> Iterator[None]:
+        """What compiled code counts itself, of a network's state and a range coder, is not the rest of the whole."""
+        if state is not None:
+            _native.engine_timed(state, True)
+        if coder is not None:
+            _native.range_timed(coder, True)
+        yield
+        if state is not None:
+            for part, own in zip(INSIDE, _native.engine_timed(state, False), strict=True):
+                spent[part] += own
+                spent["network"] -= own
+        if coder is not None:
+            own = _native.range_timed(coder, False)
+            spent["coder"] += own
+            spent["mixer"] -= own
 
     def of_engine(distribution: Callable[..., Any]) -> Callable[..., Any]:
         def call(network: Any, state: Any, tokens: Any) -> Any:
-            network.timed(state, True)
-            result = distribution(network, state, tokens)
-            for part, inside in zip(INSIDE, network.timed(state, False), strict=True):
-                move(part, "network", inside)
-            return result
+            with inside(state):
+                return distribution(network, state, tokens)
 
         return call
 
     def of_mixer(decode: Callable[..., Any]) -> Callable[..., Any]:
         def call(mixer: Any, coder: Decoder, *arguments: Any) -> None:
-            coder.timed(True)
-            decode(mixer, coder, *arguments)
-            move("coder", "mixer", coder.timed(False))
+            with inside(coder=coder.capsule):
+                decode(mixer, coder, *arguments)
 
         return call
 
@@ -132,15 +139,11 @@ def parts(action: Callable[[], bytes], engines: predictor.Engines) -> tuple[floa
         """Steps without Python in between say themselves what network and mixer took."""
 
         def call(engine: Any, state: Any, mixer: Any, coder: Any, *tokens: Any) -> Any:
-            _native.engine_timed(state, True)
-            _native.range_timed(coder, True)
-            possible, in_network, in_mixer = decode(engine, state, mixer, coder, *tokens)
-            spent["network"] += in_network
-            spent["mixer"] += in_mixer
-            for part, inside in zip(INSIDE, _native.engine_timed(state, False), strict=True):
-                move(part, "network", inside)
-            move("coder", "mixer", _native.range_timed(coder, False))
-            return possible, in_network, in_mixer
+            with inside(state, coder):
+                possible, network, mixing = decode(engine, state, mixer, coder, *tokens)
+            spent["network"] += network
+            spent["mixer"] += mixing
+            return possible, network, mixing
 
         return call
 
@@ -150,7 +153,7 @@ def parts(action: Callable[[], bytes], engines: predictor.Engines) -> tuple[floa
         methods_of += [("network", type(engines.network), name) for name in ("start", "distribution")]
     with ExitStack() as stack:
         stack.enter_context(patch.object(predictor, "ThreadPoolExecutor", InTurn))
-        if hasattr(engines.network, "timed"):
+        if hasattr(engines.network, "capsule"):
             network = type(engines.network)
             stack.enter_context(patch.object(network, "distribution", of_engine(network.distribution)))
         if _native is not None:

@@ -94,11 +94,6 @@ class Decoder:
         """What the C extension's own loops read decisions with; None for other backends."""
         return self._coder.coder if isinstance(self._coder, _NativeDecoder) else None
 
-    def timed(self, on: bool) -> float:
-        """Seconds that the C extension's own loops took for reading decisions since timed() was called last; they are
-        counted from now on if `on`. 0 for other backends."""
-        return 0.0 if self.capsule is None else _native.range_timed(self.capsule, on)
-
 
 def _number(words: bytes, low: int, width: int, carried: bool = False) -> bytes:
     """The shortest number in the interval [low, low + width), whose unit is the 8th byte after `words`.

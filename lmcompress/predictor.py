@@ -19,11 +19,6 @@ from lmcompress.mixer.reference import decode
 from lmcompress.tokenizer import Tokenizer, byte_tokenizer
 from lmcompress.tree import Tree
 
-try:
-    from lmcompress import _native
-except ImportError:
-    _native = None  # type: ignore[assignment]
-
 if TYPE_CHECKING:
     from lmcompress.modelfile import Model
 
@@ -49,7 +44,7 @@ class Engines:
 
     def __init__(self, model: Model | None, config: CodecConfig, threads: int, kind: str = "auto") -> None:
         if kind == "auto":
-            kind = "native" if _native is not None else "reference"
+            kind = "native" if "native" in BACKENDS else "reference"
         self.model, self.config = model, config
         self.network: Any = None
         self.mixer: Any = None  # the class
@@ -171,6 +166,8 @@ class Predictor:
             return
         network, mixer = getattr(self.network, "capsule", None), getattr(self.mixer, "capsule", None)
         if network and mixer and coder.capsule:  # all compiled
+            from lmcompress import _native
+
             previous = np.ascontiguousarray(previous)
             if not _native.decode(network, self.state, mixer, coder.capsule, previous, tokens)[0]:
                 raise CorruptError(IMPOSSIBLE)

@@ -70,8 +70,8 @@ class LMCompressor:
         if size is not None and size < 0:
             raise ValueError(f"a size of {size}")
         if block_size is None:
-            parts = -(-(size or BLOCK_SIZE) // BLOCK_SIZE)
-            block_size = BLOCK_SIZE if not size else max(-(-size // parts), LEAST_PART)
+            whole = size or BLOCK_SIZE
+            block_size = max(LEAST_PART, -(-whole // -(-whole // BLOCK_SIZE)))
         if not 1 << MIN_BLOCK_LOG <= block_size <= 1 << MAX_BLOCK_LOG:
             raise ValueError(f"a block size of {block_size} is not in 2^{MIN_BLOCK_LOG}..2^{MAX_BLOCK_LOG}")
         self.last_mode = self.FLUSH_FRAME
@@ -217,13 +217,11 @@ class MemberDecoder:
         self._decoder: BlockDecoder | None = None
         self._digest = hashlib.sha256()
         self._expected: bytes | None = None  # what the member says of its digest, once it is read
-        self.ahead = (
-            self._threads
-        )  # blocks that are read, and decoded as far as memory allows, before they are asked for
+        self.ahead = self._threads  # blocks that are read and begun before they are asked for, at most
         self._read: deque[tuple[Block, int]] = deque()  # with the bytes of memory that each needs
         self._blocks: InOrder[bytes] = InOrder(self._threads)  # the first of them
         self._failure: LMCompressError | None = None  # what is behind the last of them
-        self._checked = False  # the member has ended, and its digest is right
+        self.finished = False  # the member has ended, and its digest is right
         self.feed = self._parser.feed
         self.metadata: dict[str, str] = {}  # of the records that came so far
 
@@ -231,10 +229,6 @@ class MemberDecoder:
     def engine_name(self) -> str | None:
         """The engine that decoded, or None if no block needed one so far."""
         return None if self._decoder is None else self._decoder.engine_name
-
-    @property
-    def finished(self) -> bool:
-        return self._checked
 
     @property
     def unused(self) -> bytes:
@@ -260,7 +254,7 @@ class MemberDecoder:
             raise self._failure
         if self._expected is not None and self._expected != self._digest.digest()[: len(self._expected)]:
             raise CorruptError("the content is not what was written (SHA-256)")
-        self._checked = self._parser.finished
+        self.finished = self._parser.finished
         return None
 
     def cancel(self) -> None:

@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmcompress.codec import MAX_LANES, Codec, layout, pack, spans, unpack
+from lmcompress.coder import BACKENDS
 from lmcompress.config import CodecConfig, ModelConfig
 from lmcompress.errors import CorruptError, UnsupportedError
-from lmcompress.predictor import NetworkAlone, _native
+from lmcompress.predictor import NetworkAlone
 from lmcompress.tree import Tree
 from tests.models import random_model
 
-ENGINES = ["reference", *(["native"] if _native is not None else [])]
+ENGINES = ["reference", *(["native"] if "native" in BACKENDS else [])]
 CONFIGS = [
     CodecConfig(1024, 0),
     CodecConfig(1024, 16),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
-import time
 
 import pytest
 
 from lmcompress.inorder import Cancelled, InOrder, Report
+from tests.forks import status_of
 
 
 @pytest.mark.parametrize("width", [1, 2, 5])
@@ -102,14 +101,7 @@ def test_a_child_does_again_what_its_parents_threads_were_doing() -> None:
     child = os.fork()
     if child == 0:
         os._exit(0 if [jobs.take(), jobs.take()] == [7, 7] else 1)
-    for _ in range(600):
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            break
-        time.sleep(0.1)
-    else:
-        os.kill(child, signal.SIGKILL)
-        pytest.fail("the child waits for threads that it does not have")
+    status = status_of(child)
     go.set()
     assert status == 0 and [jobs.take(), jobs.take()] == [7, 7]
 

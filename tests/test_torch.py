@@ -13,6 +13,7 @@ from lmcompress.config import ModelConfig  # noqa: E402
 from lmcompress.engine import reference  # noqa: E402
 from lmcompress.modelfile import dumps, loads  # noqa: E402
 from lmcompress.tokenizer import byte_tokenizer  # noqa: E402
+from lmcompress.training.model import Transformer  # noqa: E402
 from tests.models import random_model  # noqa: E402
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -37,16 +38,21 @@ def test_torch_engine_is_the_reference(config: ModelConfig, device: str) -> None
         assert np.array_equal(ours, theirs)
 
 
-def test_export_gives_the_integers_of_the_quantized_forward_pass() -> None:
-    from lmcompress.training.export import export
-    from lmcompress.training.model import LOG2, Transformer
-
+def toy_transformer(noise: float) -> Transformer:
+    """Float weights that are nowhere zero, the same in every call."""
     torch.manual_seed(0)
-    config = ModelConfig(256, 64, 2, 2, 192, 16)
-    model = Transformer(config)
+    model = Transformer(ModelConfig(256, 64, 2, 2, 192, 16))
     with torch.no_grad():
         for p in model.parameters():
-            p.add_(torch.randn_like(p) * 0.1)
+            p.add_(torch.randn_like(p) * noise)
+    return model
+
+
+def test_export_gives_the_integers_of_the_quantized_forward_pass() -> None:
+    from lmcompress.training.export import export
+    from lmcompress.training.model import LOG2
+
+    model = toy_transformer(0.1)
     ids = torch.randint(0, 256, (3, 60))
     model.calibrate(ids)
     order = np.random.default_rng(0).permutation(256)
@@ -60,19 +66,13 @@ def test_export_gives_the_integers_of_the_quantized_forward_pass() -> None:
 
 def test_a_models_integers_give_float_weights_to_train_on() -> None:
     from lmcompress.training.export import export, restore
-    from lmcompress.training.model import Transformer
 
-    torch.manual_seed(0)
-    config = ModelConfig(256, 64, 2, 2, 192, 16)
-    model = Transformer(config)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(torch.randn_like(p) * 0.1)
+    model = toy_transformer(0.1)
     ids = torch.randint(0, 256, (3, 60))
     model.calibrate(ids)
     order = np.arange(256)
     exported = export(model, byte_tokenizer(), order, np.full(256, 8), "test", {})
-    restored = Transformer(config)
+    restored = toy_transformer(0.1)
     restored.load_state_dict(restore(exported))
     again = export(restored, byte_tokenizer(), order, np.full(256, 8), "test", {})
     for old, new in zip((exported, *exported.layers), (again, *again.layers), strict=True):
@@ -86,13 +86,7 @@ def test_a_models_integers_give_float_weights_to_train_on() -> None:
 
 
 def test_the_quantized_forward_pass_has_gradients_like_the_float_one() -> None:
-    from lmcompress.training.model import Transformer
-
-    torch.manual_seed(0)
-    model = Transformer(ModelConfig(256, 64, 2, 2, 192, 16))
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(torch.randn_like(p) * 0.05)
+    model = toy_transformer(0.05)
     rows = torch.randint(0, 256, (4, 49))
     model.calibrate(rows[:, :-1])
     gradients = []

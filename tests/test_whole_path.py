@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ import pytest
 
 import lmcompress
 from lmcompress import methods, modelfile
+from tests.forks import status_of
 from tests.models import random_model
 
 TEXT = (Path(__file__).parents[1] / "corpora" / "samples" / "alice29.txt").read_bytes()[:6000]
@@ -105,16 +105,7 @@ def test_a_fork_does_not_wait_for_its_parents_threads(model: str):
             if child == 0:
                 lmcompress.compress(TEXT[:300], 3, model=model, threads=2)
                 os._exit(0)
-            for _ in range(2000):
-                done, status = os.waitpid(child, os.WNOHANG)
-                if done:
-                    break
-                time.sleep(0.01)
-            else:
-                os.kill(child, signal.SIGKILL)
-                os.waitpid(child, 0)
-                pytest.fail("the child waits for ever")
-            assert status == 0
+            assert status_of(child) == 0
     finally:
         stop.set()
         thread.join()

@@ -53,7 +53,8 @@ def train(
     _keep_memory()
     import torch
 
-    from lmcompress.training.train import Recipe
+    from lmcompress.training.model import Transformer
+    from lmcompress.training.train import Recipe, grow
     from lmcompress.training.train import train as run
 
     if threads:
@@ -62,15 +63,14 @@ def train(
     weights = None
     if init is not None:
         pieces, weights = first_weights(init)
+        try:
+            grow(Transformer(recipe.model), weights)  # whether it can, before the text is cut into pieces
+        except ValueError as error:
+            raise click.UsageError(f"{init}: {error}") from None
         if pieces is not None:
-            if pieces.vocab_size != recipe.model.vocab_size:
-                raise click.UsageError(f"{init} has {pieces.vocab_size} pieces, {recipe_path} another number")
             keep(pieces, out / "vocabulary.json")
     tokenizer = prepare(source, out, recipe.model.vocab_size)
-    try:
-        done = run(recipe, out / "ids", out / "run", device, validate_every, weights, minutes)
-    except ValueError as error:
-        raise click.ClickException(str(error)) from None
+    done = run(recipe, out / "ids", out / "run", device, validate_every, weights, minutes)
     if done and int(os.environ.get("RANK", 0)) == 0:
         path = finish(tokenizer, out, name or recipe_path.stem)
         click.echo(f"{path}: {path.stat().st_size} bytes")
