@@ -13,7 +13,7 @@ from lmcompress.config import ModelConfig  # noqa: E402
 from lmcompress.engine import reference  # noqa: E402
 from lmcompress.modelfile import dumps, loads  # noqa: E402
 from lmcompress.tokenizer import byte_tokenizer  # noqa: E402
-from lmcompress.training.model import Transformer  # noqa: E402
+from lmcompress.training.model import Transformer, window_mask, windowed_attention  # noqa: E402
 from tests.models import random_model  # noqa: E402
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -98,3 +98,18 @@ def test_the_quantized_forward_pass_has_gradients_like_the_float_one() -> None:
     for name, a, b in zip(dict(model.named_parameters()), *gradients, strict=True):
         cosine = float((a * b).sum() / (a.norm() * b.norm()))
         assert cosine > 0.9, (name, cosine)
+
+
+@pytest.mark.parametrize(("length", "window"), [(70, 24), (64, 64), (10, 48), (5, 1)])
+def test_attention_in_windows_is_attention_with_a_mask(length: int, window: int) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, h, length, 64, requires_grad=True) for h in (3, 1, 1))
+    mask = window_mask(length, window, "cpu")
+    plain = torch.nn.functional.scaled_dot_product_attention(
+        q, k.expand(-1, 3, -1, -1), v.expand(-1, 3, -1, -1), attn_mask=mask
+    )
+    ours = windowed_attention(q, k[:, 0], v[:, 0], mask, window)
+    assert torch.allclose(ours, plain, atol=1e-5)
+    weight = torch.randn_like(plain)
+    for a, b in zip(*(torch.autograd.grad((y * weight).sum(), (q, k, v)) for y in (ours, plain)), strict=True):
+        assert torch.allclose(a, b, atol=1e-4)

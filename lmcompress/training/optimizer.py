@@ -18,7 +18,7 @@ def orthogonalize(g: Tensor, steps: int = 5) -> Tensor:
         x = x.t()
     for _ in range(steps):
         s = x @ x.t()
-        x = a * x + (b * s + c * s @ s) @ x
+        x = torch.addmm(x, torch.addmm(s, s, s, beta=b, alpha=c), x, beta=a)
     return (x.t() if tall else x).to(g.dtype)
 
 
