@@ -28,19 +28,25 @@ MAX_LANES = 1024
 WORK = 8 << 20  # bytes in which network and mixer work
 STEPS = 64  # between two reports of progress
 NETWORK, LIGHT = 1, 2  # flags of the codec parameters
+VERSION = 1 << 2  # of the mixer's arithmetic, above the flags; any other integer that it gives is a new one
 
 
 def pack(config: CodecConfig) -> bytes:
-    """Three bytes for an archive's header: log2 of the unit of lanes, the mixer's bits, flags."""
-    flags = NETWORK * config.network | LIGHT * config.light
+    """Three bytes for an archive's header: log2 of the unit of lanes, the mixer's bits, flags and the mixer's version."""
+    flags = NETWORK * config.network | LIGHT * config.light | VERSION
     return bytes([config.lane_unit.bit_length() - 1, config.mixer_bits, flags])
 
 
 def unpack(data: bytes) -> CodecConfig:
     """Raises UnsupportedError for parameters that this version cannot follow."""
-    if len(data) != 3 or not 10 <= data[0] <= 30 or not (data[1] == 0 or 16 <= data[1] <= 28) or data[2] > 3:
+    if (
+        len(data) != 3
+        or not 10 <= data[0] <= 30
+        or not (data[1] == 0 or 16 <= data[1] <= 28)
+        or data[2] & ~3 != VERSION
+    ):
         raise UnsupportedError("the archive's codec parameters need another version of lmcompress")
-    if not data[1] and data[2] != NETWORK:
+    if not data[1] and data[2] & 3 != NETWORK:
         raise UnsupportedError(
             "the archive's codec parameters name neither network nor mixer, or a light one that is none"
         )

@@ -145,7 +145,11 @@ def test_parameters_come_back(config: CodecConfig) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\x0e\x16", b"\x0e\x16\x04", b"\x05\x16\x01", b"\x0e\x28\x01", b"\x0e\x00\x00", b"\x0e\x00\x03"]
+    "data",
+    [
+        *(b"", b"\x0e\x16", b"\x05\x16\x05", b"\x0e\x28\x05", b"\x0e\x00\x04", b"\x0e\x00\x07"),
+        *(b"\x0e\x16\x01", b"\x0e\x16\x09"),  # another version of the mixer
+    ],
 )
 def test_unknown_parameters_are_refused(data: bytes) -> None:
     with pytest.raises(UnsupportedError):

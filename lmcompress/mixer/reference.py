@@ -104,6 +104,7 @@ class Text:
 
     def __init__(self, lane: int) -> None:
         self.word = self.word1 = 0  # letters since the last other byte; the word before
+        self.latest = 0  # three bytes
         self.lines = 0  # ended, 2 for more
         self.which = 0
         self.bytes = [b"", b""]
@@ -113,8 +114,9 @@ class Text:
 
     def _new_line(self, start: int) -> None:
         self.first = 0  # the line's first word
-        self.field_shape = 0  # the field so far, digits as 0; fields end at any of " ,;|\t"
-        self.column_shape = self.column_raw = self.previous_column = 0  # the same between ",;|\t" outside quotes
+        self.column_shape = (
+            0  # the column so far, digits as 0; columns end at any of ",;|\t" outside quotes, fields at " " too
+        )
         self.in_first, self.quoted, self.indent = True, False, 0
         self.field = self.field_tokens = self.column = self.column_tokens = 0
         self.misses = 0  # of the expectations from the line above in this field
@@ -125,6 +127,7 @@ class Text:
 
     def read(self, c: int, after: int) -> None:
         """One byte of a token; the lane's next token will have the index `after`."""
+        self.latest = (self.latest << 8 | c) & 0xFFFFFF
         if ord("a") <= (c | 32) <= ord("z") or c >= 0x80:
             self.word = hash64(self.word, c | 32)
         elif self.word:
@@ -147,21 +150,17 @@ class Text:
         if c == ord('"'):
             self.quoted = not self.quoted
         if c in b" ,;|\t":
-            self.field_shape = self.field_tokens = self.misses = 0
+            self.field_tokens = self.misses = 0
             self.field = min(65535, self.field + 1)
             if self.field < FIELDS:
                 self.field_start[self.which].append(after)
-        else:
-            self.field_shape = hash64(self.field_shape, shown)
         if c in b",;|\t" and not self.quoted:
-            self.previous_column = self.column_raw
-            self.column_shape = self.column_raw = self.column_tokens = 0
+            self.column_shape = self.column_tokens = 0
             self.column = min(65535, self.column + 1)
             if self.column < FIELDS:
                 self.column_start[self.which].append(after)
         else:
             self.column_shape = hash64(self.column_shape, shown)
-            self.column_raw = hash64(self.column_raw, c)
 
 
 class Match:
@@ -341,17 +340,17 @@ class Mixer:
             order2,
             hash64(hash64(hash64(order2, r[2]), r[3]), r[4]),
             hash64(2, text.word),
-            hash64(hash64(3, int.from_bytes(over.ljust(4, b"\0"), "big")), self.pieces[r[0]][-1]),
+            hash64(hash64(3, int.from_bytes(over.ljust(4, b"\0"), "big")), text.latest & 255),
             hash64(hash64(4, self.followers.get(lane.follower, 0)), r[0]),
             hash64(hash64(5, text.column_shape), text.column),
             hash64(hash64(6, text.word), text.word1),
             hash64(hash64(7, r[1]), r[2]),
             hash64(hash64(8, text.first), hash64(text.field, text.field_tokens)),
-            hash64(hash64(9, text.indent), hash64(text.first, r[0])),
-            hash64(hash64(10, text.field_shape), text.field),
-            hash64(hash64(11, up + 1), up1 + 1),
+            hash64(hash64(hash64(9, text.indent), hash64(text.first, r[0])), n),
+            hash64(hash64(10, lane.guesses[0] + 1), hash64(lane.confidence, r[0])),
+            hash64(hash64(hash64(11, up + 1), up1 + 1), n),
             hash64(hash64(12, up + 1), hash64(text.misses, text.field)),
-            hash64(hash64(13, text.column_raw), hash64(text.previous_column, text.column)),
+            hash64(13, text.latest),
         ][: self.parts.contexts]
         lane.runs = []
         for g in range(EXPECTED, self.parts.guesses):

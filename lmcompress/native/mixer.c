@@ -90,8 +90,8 @@ typedef struct {
 typedef struct {
     uint64_t word, word1;        /* letters since the last other byte; the word before */
     uint64_t first;              /* the line's first word */
-    uint64_t field_shape;        /* the field so far, digits as 0; a field ends at any of " ,;|\t" */
-    uint64_t column_shape, column_raw, previous_column; /* likewise between ",;|\t" outside quotation marks */
+    uint64_t column_shape;       /* the column so far, digits as 0 */
+    uint32_t latest;             /* three bytes */
     int lines, width, indent, in_first, quoted;
     int field, field_tokens, column, column_tokens, misses; /* number in line, tokens since its start */
     int which;                   /* of the two entries below the line that is being written */
@@ -220,6 +220,7 @@ static int is_digit(int c) { return c >= '0' && c <= '9'; }
 
 static void read_byte(Text *t, int c, int64_t next)
 {
+    t->latest = (t->latest << 8 | (uint32_t)c) & 0xFFFFFF;
     int letter = ((c | 32) >= 'a' && (c | 32) <= 'z') || c >= 0x80, shown = is_digit(c) ? '0' : c;
     if (letter)
         t->word = hash(t->word, c | 32);
@@ -232,7 +233,7 @@ static void read_byte(Text *t, int c, int64_t next)
         t->lines += t->lines < 2;
         t->width = t->indent = t->quoted = t->field = t->field_tokens = t->column = t->column_tokens = 0;
         t->misses = 0;
-        t->first = t->field_shape = t->column_shape = t->column_raw = t->previous_column = 0;
+        t->first = t->column_shape = 0;
         t->in_first = 1;
         t->n_field[t->which] = t->n_column[t->which] = 1;
         t->length[t->which] = 0;
@@ -254,8 +255,7 @@ static void read_byte(Text *t, int c, int64_t next)
     if (c == '"')
         t->quoted ^= 1;
     int separates = c == ',' || c == '\t' || c == ';' || c == '|';
-    if (separates || c == ' ') {
-        t->field_shape = 0;
+    if (separates || c == ' ') { /* a field ends */
         t->field_tokens = 0;
         t->misses = 0;
         t->field += t->field < 65535;
@@ -263,21 +263,17 @@ static void read_byte(Text *t, int c, int64_t next)
             t->field_start[t->which][t->field] = next;
             t->n_field[t->which] = t->field + 1;
         }
-    } else
-        t->field_shape = hash(t->field_shape, shown);
-    if (separates && !t->quoted) {
-        t->previous_column = t->column_raw;
-        t->column_shape = t->column_raw = 0;
+    }
+    if (separates && !t->quoted) { /* a column ends */
+        t->column_shape = 0;
         t->column_tokens = 0;
         t->column += t->column < 65535;
         if (t->column < FIELDS) {
             t->column_start[t->which][t->column] = next;
             t->n_column[t->which] = t->column + 1;
         }
-    } else {
+    } else
         t->column_shape = hash(t->column_shape, shown);
-        t->column_raw = hash(t->column_raw, c);
-    }
 }
 
 
@@ -450,24 +446,23 @@ INLINE void begin_token(Mixer *m, Lane *s, int lane, const Parts *parts)
     uint32_t over = 0; /* bytes above the next four */
     for (int i = 0; i < 4; i++)
         over = over << 8 | (t->lines && t->width + i < t->length[other] ? t->bytes[other][t->width + i] : 0);
-    uint64_t last = m->text[m->start[r[0] + 1] - 1];
     uint64_t *c = s->context;
     c[0] = 0;
     c[1] = hash(1, r[0]);
     c[2] = hash(c[1], r[1]);
     c[3] = hash(hash(hash(c[2], r[2]), r[3]), r[4]);
     c[4] = hash(2, t->word);
-    c[5] = hash(hash(3, over), last);
+    c[5] = hash(hash(3, over), t->latest & 255);
     c[6] = hash(hash(4, m->followers[s->follower]), r[0]);
     c[7] = hash(hash(5, t->column_shape), t->column);
     c[8] = hash(hash(6, t->word), t->word1);
     c[9] = hash(hash(7, r[1]), r[2]);
     c[10] = hash(hash(8, t->first), hash(t->field, t->field_tokens));
-    c[11] = hash(hash(9, t->indent), hash(t->first, r[0]));
-    c[12] = hash(hash(10, t->field_shape), t->field);
-    c[13] = hash(hash(11, (uint64_t)(up + 1)), (uint64_t)(up1 + 1));
+    c[11] = hash(hash(hash(9, t->indent), hash(t->first, r[0])), lane);
+    c[12] = hash(hash(10, (uint64_t)(guess[0] + 1)), hash(s->confidence, r[0]));
+    c[13] = hash(hash(hash(11, (uint64_t)(up + 1)), (uint64_t)(up1 + 1)), lane);
     c[14] = hash(hash(12, (uint64_t)(up + 1)), hash(t->misses, t->field));
-    c[15] = hash(hash(13, t->column_raw), hash(t->previous_column, t->column));
+    c[15] = hash(13, t->latest);
     s->node = s->level = s->position = 0;
     approach_group(m, s, parts);
     static const uint8_t remembers[N_RUN] = {1, 2, 4, 6};
