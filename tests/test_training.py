@@ -90,6 +90,8 @@ def test_resumed_run_is_the_run_that_was_not_stopped(
     for done in [False] * 5 + [True]:  # a step at a time
         assert train(recipe(), ids, tmp_path / "steps", "cpu", validate_every=2, minutes=0) is done
     assert all(torch.equal(whole[n], w) for n, w in weights(tmp_path / "steps").items())
+    before = torch.load(tmp_path / "whole" / "float.pt", weights_only=True)  # integers came in
+    assert before["step"] == 5 and not before["calibrated"]
     last = lines(tmp_path / "whole")[-1]
     assert last["quantized"] and last["bits_per_byte/words"] == lines(tmp_path / "parts")[-1]["bits_per_byte/words"]
     assert last["bits_per_byte/words"] < 8

@@ -69,7 +69,7 @@ def train(
     minutes: float = math.inf,
 ) -> bool:
     """Trains on the token ids in folder `ids` (data.tokenize); writes checkpoint.pt, log.jsonl and TensorBoard curves to
-    `out`. `init`: the first weights, of a model no larger; what it lacks adds nothing at first.
+    `out`, and float.pt, a checkpoint before integers came in, which another run may begin with. `init`: the first weights, of a model no larger; what it lacks adds nothing at first.
     False where `minutes` were over before the recipe's tokens: the next call goes on."""
     called = time.monotonic()
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -135,11 +135,11 @@ def train(
             bits["mean"] = sum(bits[c] * w for c, w in weight.items()) / sum(weight.values())
         return bits
 
-    def save() -> None:
+    def save(path: Path) -> None:
         state = {"model": model.state_dict(), "muon": muon.state_dict(), "adam": adam.state_dict(),
                  "step": step, "elapsed": elapsed, "calibrated": calibrated, "recipe": json.dumps(asdict(recipe))}  # fmt: skip
         torch.save(state, out / "checkpoint.tmp")
-        (out / "checkpoint.tmp").replace(checkpoint)
+        (out / "checkpoint.tmp").replace(path)
 
     per_step = recipe.batch * recipe.sequence
     steps = recipe.tokens // per_step
@@ -150,6 +150,8 @@ def train(
         progress = step / steps
         quantized = progress >= 1 - recipe.quantized
         if quantized and not calibrated:
+            if log:
+                save(out / "float.pt")
             model.calibrate(torch.from_numpy(mix.batch(step, recipe.batch)).to(device)[:, :-1])
             calibrated = True
         for optimizer, rates in zip((muon, adam), plateau, strict=True):
@@ -177,13 +179,13 @@ def train(
             dist.all_reduce(over, op=dist.ReduceOp.MAX)  # all stop at the same step
         if over and step < steps:
             if log:
-                save()
+                save(checkpoint)
             break
         if step % validate_every == 0 or step == steps:
             bits = validate(quantized)
             if log:
                 log.validation(step, step * per_step, bits, elapsed, quantized)
-                save()
+                save(checkpoint)
     if log:
         log.close()
     if world > 1:
