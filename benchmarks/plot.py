@@ -51,7 +51,7 @@ PLACES = (
     (-8, -16),
 )
 IN_BARS = ("gzip-9", "xz-9e", "zstd-22", "brotli-11", "bzip3-64", "7z-ppmd", "zpaq-5")
-OUR_BARS = {"lmcompress-1": "#f3b489", "lmcompress-5": OURS, "lmcompress-9": "#8f3f00"}
+OUR_BARS = {"lmcompress-1": "#f3b489", "lmcompress-5": OURS, "lmcompress-6": "#8f3f00"}
 
 Groups = dict[str, list[Row]]
 

@@ -20,7 +20,7 @@ from benchmarks.results import Row
 DOCS = Path(__file__).parents[1] / "docs"
 MAIN = (
     "gzip-9", "xz-9e", "zstd-22", "brotli-11", "bzip2-9", "bzip3-64", "7z-ppmd", "zpaq-5", "paq8px-8", "cmix",
-    "lmcompress-1", "lmcompress-5", "lmcompress-9",
+    "lmcompress-1", "lmcompress-5", "lmcompress-6", "lmcompress-9",
 )  # fmt: skip  # those in tables that have a column for each codec
 Table = list[list[str]]
 
@@ -165,7 +165,8 @@ def files_table(rows: list[Row], names: dict[str, str]) -> Table:
 def results_table(rows: list[Row], names: dict[str, str]) -> Table:
     """The README's: a few codecs, every file."""
     titles = {"xz-9e": "xz -9e", "zstd-22": "zstd --ultra -22", "brotli-11": "brotli -q 11", "7z-ppmd": "7z PPMd"}
-    titles |= {"zpaq-5": "zpaq -m5", "lmcompress-1": "lmcompress -1", "lmcompress-5": "lmcompress"}
+    titles |= {"zpaq-5": "zpaq -m5", "lmcompress-1": "lmcompress -1"}
+    titles |= {"lmcompress-5": "lmcompress -5", "lmcompress-6": "lmcompress"}
     kept = [row for row in rows if row.codec in titles]
     sizes = {row.sha256: f"{names[row.sha256]} ({row.bytes:,})" for row in kept}
     lines = [sizes[sha256] for sha256 in names if sha256 in sizes]

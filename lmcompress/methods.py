@@ -41,12 +41,12 @@ LEVELS = {
     3: Level("fast", True, 22, 1 << 10),
     4: Level("fast", True, 24, 1 << 11),
     5: Level("fast", True, 26, 1 << 13),
-    6: Level("default", True, 26, 1 << 13),
+    6: Level("default", True, 26, 1 << 12),
     7: Level("default", True, 26, 1 << 15),
     8: Level("default", True, 27, 1 << 18),
     9: Level("default", True, 28, 1 << 22),
 }
-DEFAULT_LEVEL = 5
+DEFAULT_LEVEL = 6
 DEFAULT_MEMORY = 1 << 30  # bytes that blocks coded at once may take
 LM_FIXED = 1 << 25  # bytes that a model and what goes with it take
 
