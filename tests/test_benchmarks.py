@@ -23,6 +23,7 @@ from benchmarks.measure import Effort
 from benchmarks.results import Row
 from benchmarks.worker import cut
 from lmcompress import predictor
+from lmcompress.methods import DEFAULT_LEVEL
 
 QUICK = Effort(repeats=1, budget=1.0, timeout=60.0)
 TEXT = "Grüße aus 北京. ".encode() * 500
@@ -284,7 +285,7 @@ def test_time(tmp_path):
     assert predictor.ThreadPoolExecutor is ThreadPoolExecutor, "clocks are taken out again"
     pytest.importorskip("matplotlib")
     report.write(True, out.parents[1], empty_pages(tmp_path))
-    assert "| 5 | alice29.txt (2,000) | 1 | decode | 2 |" in (tmp_path / "docs" / "BENCHMARKS.md").read_text()
+    assert f"| {DEFAULT_LEVEL} | alice29.txt (2,000) | 1 | decode | 2 |" in (tmp_path / "docs" / "BENCHMARKS.md").read_text()
     assert "decode, 2 threads" in (tmp_path / "docs" / "plots" / "time.svg").read_text()
 
 
