@@ -30,16 +30,8 @@ SAMPLES = corpora.CORPORA / "samples"
 PIECES = (1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10)
 SIZES = ("1K", "10K", "100K", "1M")
 SMALL = (
-    "gzip-9",
-    "zstd-22",
-    "zstd-22-dict",
-    "brotli-11",
-    "xz-9e",
-    "bzip2-9",
-    "lmcompress-1",
-    "lmcompress-5",
-    "lmcompress-6",
-)
+    "gzip-9", "zstd-22", "zstd-22-dict", "brotli-11", "xz-9e", "bzip2-9", "lmcompress-1", "lmcompress-5", "lmcompress-6",
+)  # fmt: skip
 console = Console(stderr=True)
 
 Work = tuple[Codec, Source, int, int]  # codec, source, threads, bytes per piece

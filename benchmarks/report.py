@@ -16,6 +16,7 @@ from benchmarks import breakdown, kernels, results
 from benchmarks.breakdown import Breakdown
 from benchmarks.corpora import CORPORA
 from benchmarks.results import Row
+from lmcompress.methods import DEFAULT_LEVEL
 
 DOCS = Path(__file__).parents[1] / "docs"
 MAIN = (
@@ -166,7 +167,7 @@ def results_table(rows: list[Row], names: dict[str, str]) -> Table:
     """The README's: a few codecs, every file."""
     titles = {"xz-9e": "xz -9e", "zstd-22": "zstd --ultra -22", "brotli-11": "brotli -q 11", "7z-ppmd": "7z PPMd"}
     titles |= {"zpaq-5": "zpaq -m5", "lmcompress-1": "lmcompress -1"}
-    titles |= {"lmcompress-5": "lmcompress -5", "lmcompress-6": "lmcompress"}
+    titles |= {"lmcompress-5": "lmcompress -5", f"lmcompress-{DEFAULT_LEVEL}": "lmcompress"}
     kept = [row for row in rows if row.codec in titles]
     sizes = {row.sha256: f"{names[row.sha256]} ({row.bytes:,})" for row in kept}
     lines = [sizes[sha256] for sha256 in names if sha256 in sizes]

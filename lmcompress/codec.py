@@ -39,18 +39,15 @@ def pack(config: CodecConfig) -> bytes:
 
 def unpack(data: bytes) -> CodecConfig:
     """Raises UnsupportedError for parameters that this version cannot follow."""
-    if (
-        len(data) != 3
-        or not 10 <= data[0] <= 30
-        or not (data[1] == 0 or 16 <= data[1] <= 28)
-        or data[2] & ~3 != VERSION
-    ):
+    unit_log, mixer_bits, flags = data if len(data) == 3 else (0, 0, 0)
+    flags -= VERSION
+    if not 10 <= unit_log <= 30 or not (mixer_bits == 0 or 16 <= mixer_bits <= 28) or not 0 <= flags <= NETWORK | LIGHT:
         raise UnsupportedError("the archive's codec parameters need another version of lmcompress")
-    if not data[1] and data[2] & 3 != NETWORK:
+    if not mixer_bits and flags != NETWORK:
         raise UnsupportedError(
             "the archive's codec parameters name neither network nor mixer, or a light one that is none"
         )
-    return CodecConfig(1 << data[0], data[1], bool(data[2] & NETWORK), bool(data[2] & LIGHT))
+    return CodecConfig(1 << unit_log, mixer_bits, bool(flags & NETWORK), bool(flags & LIGHT))
 
 
 def most_lanes(config: CodecConfig, n_bytes: int, n_tokens: int) -> int:

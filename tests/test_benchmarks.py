@@ -285,7 +285,10 @@ def test_time(tmp_path):
     assert predictor.ThreadPoolExecutor is ThreadPoolExecutor, "clocks are taken out again"
     pytest.importorskip("matplotlib")
     report.write(True, out.parents[1], empty_pages(tmp_path))
-    assert f"| {DEFAULT_LEVEL} | alice29.txt (2,000) | 1 | decode | 2 |" in (tmp_path / "docs" / "BENCHMARKS.md").read_text()
+    assert (
+        f"| {DEFAULT_LEVEL} | alice29.txt (2,000) | 1 | decode | 2 |"
+        in (tmp_path / "docs" / "BENCHMARKS.md").read_text()
+    )
     assert "decode, 2 threads" in (tmp_path / "docs" / "plots" / "time.svg").read_text()
 
 
