@@ -2,7 +2,7 @@
 
     python -m benchmarks.mixer_trials FILE... --model NAME [--lanes N] [--cache DIR] [--variant OTHER.c]
 
-The model's logits are kept in DIR, so that a trial takes seconds. `--variant` compiles another version of
+What the model says is kept in DIR, so that a trial takes seconds. `--variant` compiles another version of
 lmcompress/native/mixer.c beside the built one and shows the difference. Choose on validation text, never on corpora/eval.
 
 Knows: models, files, the mixer's interface. Does not know: archives; costs are ideal code lengths.
@@ -25,6 +25,7 @@ import numpy as np
 
 from lmcompress import _native, modelfile
 from lmcompress.codec import layout, spans
+from lmcompress.engine import Distribution
 from lmcompress.engine import native as engine
 from lmcompress.mixer import native as mixer
 from lmcompress.predictor import NetworkAlone
@@ -58,30 +59,32 @@ def compiled(source: Path) -> ModuleType:
         return module
 
 
-def logits(network: Any, digest: bytes, previous: np.ndarray, cache: Path | None) -> np.ndarray:
-    """int16 [L, T, V], from the cache where it has them."""
+def outputs(network: Any, digest: bytes, previous: np.ndarray, cache: Path | None) -> tuple[np.ndarray, np.ndarray]:
+    """Logits int16 [L, T, V] and features int8 [L, T, d_model], from the cache where it has them."""
     key = hashlib.sha256(digest + previous.tobytes() + str(previous.shape).encode()).hexdigest()[:24]
-    file = cache / f"{key}.npy" if cache else None
-    if file and file.exists():
-        return np.load(file, mmap_mode="r")
-    state = network.start(len(previous))
-    parts = [network.run(state, previous[:, t : t + PART]) for t in range(0, previous.shape[1], PART)]
-    result = np.concatenate(parts, axis=1)
-    if file:
-        np.save(file, result)
-    return result
+    files = [cache / f"{key}.{what}.npy" for what in ("logits", "features")] if cache else []
+    if files and all(file.exists() for file in files):
+        return np.load(files[0], mmap_mode="r"), np.load(files[1], mmap_mode="r")
+    states = network.start(len(previous)), network.start(len(previous))
+    parts = [previous[:, t : t + PART] for t in range(0, previous.shape[1], PART)]
+    logits = np.concatenate([network.run(states[0], part) for part in parts], axis=1)
+    features = np.concatenate([network.distribution(states[1], part).features for part in parts], axis=1)
+    for file, array in zip(files, (logits, features), strict=False):
+        np.save(file, array)
+    return logits, features
 
 
-def cost(learner: Any, tokens: np.ndarray, counts: np.ndarray, all_logits: np.ndarray | None, network: Any) -> float:
+def cost(learner: Any, tokens: np.ndarray, counts: np.ndarray, known: Any, network: Any) -> float:
     """Ideal bytes of lanes int32 [L, T] of which the first `counts` tokens each are coded."""
     bits = 0.0
     for start, stop, m in spans(counts):
         for at in range(start, stop, PART):
             part = slice(at, min(at + PART, stop))
-            if all_logits is not None:
-                base, local = network.cumulate(np.ascontiguousarray(all_logits[:m, part]))
-            weights = (None, None) if all_logits is None else (base, local)
-            k, bit = learner.encode(*weights, tokens[:m, part])
+            said = None
+            if known is not None:
+                logits, features = (np.ascontiguousarray(array[:m, part]) for array in known)
+                said = Distribution(*network.cumulate(logits), features)
+            k, bit = learner.encode(said, tokens[:m, part])
             p = np.where(bit, k, (1 << 24) - k.astype(np.int64)) / 2.0**24
             bits -= float(np.log2(p).sum())
     return bits / 8
@@ -109,7 +112,7 @@ def main() -> None:
         tokens = model.tokenizer.encode(data).astype(np.int32)
         lanes, counts = layout(tokens, min(arguments.lanes, len(tokens)))
         previous = np.concatenate([np.full((len(lanes), 1), model.start, np.int32), lanes[:, :-1]], axis=1)
-        known = logits(network, model.digest, previous, arguments.cache) if network else None
+        known = outputs(network, model.digest, previous, arguments.cache) if network else None
         results = []
         if network:
             results.append(("network", cost(NetworkAlone(tree), lanes, counts, known, network)))

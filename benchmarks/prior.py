@@ -29,14 +29,15 @@ COUNT = 255  # that a statistic has at most when the next document begins
 
 
 def ignorant(parts: prior.Parts, vocab_size: int) -> prior.Learned:
-    """Statistics that believe their index, equal trust in all inputs but the network's, which has ten times as much."""
+    """Statistics that believe their index, equal trust in all inputs but the network's, which has ten times as much, of which the
+    head has a third."""
     slots = np.array([squash((q * 192 + 96 - 3072) * 256) >> 2 for q in range(32)], np.uint32)
     lengths = [256 + c // 4 * 100 for c in range(prior.CONFIDENCES)]
     odds = np.array([lengths, lengths, *[[512] * prior.CONFIDENCES] * (parts.guesses - 2)])
     guesses = np.vectorize(lambda z: squash(z * 256) >> 2)(odds).astype(np.uint32)
     row = np.zeros(prior.WIDTH, np.int16)
     row[: parts.contexts] = row[2 * parts.contexts :][: parts.guesses] = 800
-    row[parts.model] = 8192
+    row[parts.model], row[parts.model + 2] = 5500, 2700
     return prior.Learned(
         np.tile(slots << 10, (parts.contexts, 16)),
         np.repeat(guesses[:, :, None] << 10, prior.LEVELS, axis=2),
@@ -50,19 +51,19 @@ def learn(model: Model, documents: Sequence[bytes], light: bool, network: bool) 
     vocabulary = Vocabulary(model)
     parts = prior.LIGHT if light else prior.FULL
     first = known = ignorant(parts, vocabulary.tree.vocab_size)
-    runner = engine.Engine(model, 1)
+    runner, n_features = engine.Engine(model, 1), model.config.d_model if network else 0
     for document in documents:
         tokens = layout(vocabulary.tokenizer.encode(document).astype(np.int32), 1)[0]
         start = prior.Learned(
             *(_younger(known.slot_map), _younger(known.guess_map), known.weights, known.final_weights)
         )
         pieces = vocabulary.tokenizer.pieces
-        mixer = native.Mixer(vocabulary.tree, pieces, TABLES, 1, tokens.size, light, network, start)
+        mixer = native.Mixer(vocabulary.tree, pieces, TABLES, 1, tokens.size, light, n_features, start)
         if network:
             previous = np.concatenate([[[vocabulary.start]], tokens[:, :-1]], axis=1).astype(np.int32)
-            mixer.encode(*runner.distribution(runner.start(1), previous), tokens)
+            mixer.encode(runner.distribution(runner.start(1), previous), tokens)
         else:
-            mixer.encode(None, None, tokens)
+            mixer.encode(None, tokens)
         known = mixer.learned()
     return prior.summary(known, light, first, vocabulary.tree.vocab_size)
 

@@ -28,7 +28,7 @@ MAX_LANES = 1024
 WORK = 8 << 20  # bytes in which network and mixer work
 STEPS = 64  # between two reports of progress
 NETWORK, LIGHT = 1, 2  # flags of the codec parameters
-VERSION = 1 << 2  # of the mixer's arithmetic, above the flags; any other integer that it gives is a new one
+VERSION = 2 << 2  # of the mixer's arithmetic, above the flags; any other integer that it gives is a new one
 
 
 def pack(config: CodecConfig) -> bytes:
@@ -59,14 +59,15 @@ def most_lanes(config: CodecConfig, n_bytes: int, n_tokens: int) -> int:
 
 
 def memory(config: CodecConfig, model: Model | None, raw_size: int) -> int:
-    """Bytes that decoding a block of that size takes at most, the model aside: space to work in, the mixer's tables, what
-    lanes remember and what the network says of their next tokens, and the block's tokens and text themselves
+    """Bytes that decoding a block of that size takes at most, the model aside: space to work in, the mixer's tables and head,
+    what lanes remember and what the network says of their next tokens, and the block's tokens and text themselves
     (docs/LOG.md)."""
-    lane = 0
+    lane = head = 0
     if model is not None and config.network:
         shape = model.config
+        head = 2 * shape.vocab_size * (shape.d_model + 1)
         lane = 2 * HEAD_SIZE * shape.n_layer * shape.window + 8 * shape.vocab_size
-    return WORK + (5 << config.mixer_bits) // 4 + lane * most_lanes(config, raw_size, raw_size) + 20 * raw_size
+    return WORK + (5 << config.mixer_bits) // 4 + head + lane * most_lanes(config, raw_size, raw_size) + 20 * raw_size
 
 
 class Codec:

@@ -14,6 +14,7 @@ import numpy as np
 
 from lmcompress.coder import BACKENDS, IMPOSSIBLE, Decoder
 from lmcompress.config import CodecConfig
+from lmcompress.engine import Distribution
 from lmcompress.errors import CorruptError
 from lmcompress.mixer.reference import decode
 from lmcompress.tokenizer import Tokenizer, byte_tokenizer
@@ -74,8 +75,8 @@ class NetworkAlone:
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
 
-    def begin(self, base: np.ndarray, local: np.ndarray, n: int) -> None:
-        self.base, self.local = base, local
+    def begin(self, said: Distribution, n: int) -> None:
+        self.base, self.local = said.base, said.local
         self.lanes = np.arange(n)  # those whose token has not ended
         self.nodes = np.zeros(n, np.int32)  # of all lanes; ~id where the token has ended
 
@@ -93,10 +94,10 @@ class NetworkAlone:
     def tokens(self) -> np.ndarray:
         return ~self.nodes
 
-    def encode(self, base: np.ndarray, local: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, said: Distribution, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ks, all_bits = [], []
         for t in range(tokens.shape[1]):
-            self.begin(base[:, t], local[:, t], len(tokens))
+            self.begin(said.at(t), len(tokens))
             while len(self.lanes):
                 ks.append(self.predict())
                 middle = self.tree.mid[self.nodes[self.lanes]]
@@ -104,8 +105,8 @@ class NetworkAlone:
                 self.update(all_bits[-1])
         return np.concatenate(ks), np.concatenate(all_bits)
 
-    def decode(self, coder: Decoder, base: np.ndarray, local: np.ndarray, tokens: np.ndarray) -> None:
-        decode(self, coder, base, local, tokens)
+    def decode(self, coder: Decoder, said: Distribution, tokens: np.ndarray) -> None:
+        decode(self, coder, said, tokens)
 
     def _sum(self, edge: np.ndarray) -> np.ndarray:
         """uint64 [active]: weights of the ids below `edge` in each active lane."""
@@ -134,7 +135,7 @@ class Predictor:
                 n_lanes,
                 n_tokens,
                 engines.config.light,
-                self.network is not None,
+                self.network.model.config.d_model if self.network else 0,
             )
 
     def encode(self, previous: np.ndarray, tokens: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -145,15 +146,15 @@ class Predictor:
         parts = [slice(start, start + size) for start in range(0, T, size)]
         if self.network is None:
             for part in parts:
-                yield self.mixer.encode(None, None, tokens[:, part])
+                yield self.mixer.encode(None, tokens[:, part])
             return
         with ThreadPoolExecutor(1) as ahead:
             following = ahead.submit(self.network.distribution, self.state, previous[:, parts[0]])
             for part, after in zip(parts, [*parts[1:], None], strict=True):
-                base, local = following.result()
+                said = following.result()
                 if after:
                     following = ahead.submit(self.network.distribution, self.state, previous[:, after])
-                yield self.mixer.encode(base, local, tokens[:, part])
+                yield self.mixer.encode(said, tokens[:, part])
 
     def decode(self, coder: Decoder, previous: np.ndarray, tokens: np.ndarray) -> None:
         """Steps of lanes 0..m-1, whose decisions are read from `coder`, into tokens int32 [m, T]; previous int32 [m] are the
@@ -162,7 +163,7 @@ class Predictor:
         if self.network is None:
             size = max(1, DECODED // m)
             for start in range(0, T, size):
-                self.mixer.decode(coder, None, None, tokens[:, start : start + size])
+                self.mixer.decode(coder, None, tokens[:, start : start + size])
             return
         network, mixer = getattr(self.network, "capsule", None), getattr(self.mixer, "capsule", None)
         if network and mixer and coder.capsule:  # all compiled
@@ -173,6 +174,6 @@ class Predictor:
                 raise CorruptError(IMPOSSIBLE)
             return
         for t in range(T):
-            base, local = self.network.distribution(self.state, previous)
-            self.mixer.decode(coder, base[:, None], local[:, None], tokens[:, t : t + 1])
+            said = self.network.distribution(self.state, previous[:, None])
+            self.mixer.decode(coder, said, tokens[:, t : t + 1])
             previous = tokens[:, t]

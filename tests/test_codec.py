@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lmcompress.codec import MAX_LANES, Codec, layout, pack, spans, unpack
 from lmcompress.coder import BACKENDS
 from lmcompress.config import CodecConfig, ModelConfig
+from lmcompress.engine import Distribution
 from lmcompress.errors import CorruptError, UnsupportedError
 from lmcompress.predictor import NetworkAlone
 from lmcompress.tree import Tree
@@ -83,7 +84,8 @@ def test_the_network_alone_codes_its_own_shares() -> None:
 
     base, local = cumulate_weights(np.stack([weights] * 200))
     tree = Tree(np.array([8] * 144 + [7] * 56, np.uint8))
-    k, bits = NetworkAlone(tree).encode(base[:, None], local[:, None], np.arange(200, dtype=np.int32)[:, None])
+    said = Distribution(base[:, None], local[:, None], np.zeros((200, 1, 0), np.int8))
+    k, bits = NetworkAlone(tree).encode(said, np.arange(200, dtype=np.int32)[:, None])
     p = np.where(bits, k, (1 << 24) - k.astype(np.int64)) / (1 << 24)
     depth, share = np.array([8] * 144 + [7] * 56), np.ones(200)
     active = np.arange(200)

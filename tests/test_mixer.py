@@ -11,12 +11,14 @@ import pytest
 
 from lmcompress.coder import BACKENDS, Decoder, Encoder
 from lmcompress.config import ModelConfig
+from lmcompress.engine import Distribution
 from lmcompress.errors import CorruptError
 from lmcompress.mixer import prior, reference, tables
 from lmcompress.tokenizer import Tokenizer, byte_tokenizer
 from lmcompress.tree import Tree, weight_balanced
 
 native = pytest.importorskip("lmcompress.mixer.native")
+_native = pytest.importorskip("lmcompress._native")
 
 SAMPLES = Path(__file__).parent.parent / "corpora" / "samples"
 PROSE = """It was a bright cold day in the harbour, and the boats were coming in.
@@ -56,7 +58,12 @@ def steps(tokens: np.ndarray, n_lanes: int) -> list[np.ndarray]:
     return [np.array([lane[t] for lane in lanes if t < len(lane)], np.int32) for t in range(len(lanes[0]))]
 
 
-def cumulated(rng: np.random.Generator, n: int, V: int) -> tuple[np.ndarray, np.ndarray]:
+FEATURES = 128
+
+
+def said(rng: np.random.Generator, shape: tuple[int, int], V: int) -> Distribution:
+    """What a network might say of steps [n, T]; features as extreme as they can be, or small."""
+    n = shape[0] * shape[1]
     weights = (2.0 ** rng.uniform(0, 24, (n, V))).astype(np.uint64) + np.uint64(1)
     weights[:, rng.integers(V)] = (1 << 24) + 1
     padded = np.zeros((n, -(-V // 64) * 64), np.uint64)
@@ -64,7 +71,8 @@ def cumulated(rng: np.random.Generator, n: int, V: int) -> tuple[np.ndarray, np.
     groups = padded.reshape(n, -1, 64)
     local = groups.cumsum(2).reshape(n, -1)[:, :V].astype(np.uint32)
     base = groups.sum(2).cumsum(1) - groups.sum(2)
-    return base, local
+    features = rng.integers(-127, 128, (n, FEATURES)) >> rng.integers(0, 7, (n, 1))
+    return Distribution(*(a.reshape(*shape, -1) for a in (base, local, features.astype(np.int8))))
 
 
 def cost(k: np.ndarray, bits: np.ndarray) -> float:
@@ -79,14 +87,13 @@ def test_native_is_the_reference(name: str, n_lanes: int, light: bool) -> None:
     tokenizer = vocabulary()
     tokens = tokenizer.encode(TEXTS[name].encode()).astype(np.int32)
     tree = Tree(weight_balanced(np.bincount(tokens, minlength=tokenizer.vocab_size) + 1))
-    args = (tree, tokenizer.pieces, 16, n_lanes, len(tokens), light)
+    args = (tree, tokenizer.pieces, 16, n_lanes, len(tokens), light, FEATURES)
     a, b = reference.Mixer(*args), native.Mixer(*args)
     rng = np.random.default_rng(0)
     for i, step in enumerate(steps(tokens, n_lanes)):
-        base, local = cumulated(rng, len(step), tokenizer.vocab_size)
-        weights = (base[:, None], local[:, None]) if i % 3 else (None, None)
-        k, bits = a.encode(*weights, step[:, None])
-        k_native, bits_native = b.encode(*weights, step[:, None])
+        network = said(rng, (len(step), 1), tokenizer.vocab_size) if i % 3 else None
+        k, bits = a.encode(network, step[:, None])
+        k_native, bits_native = b.encode(network, step[:, None])
         np.testing.assert_array_equal(bits, bits_native)
         np.testing.assert_array_equal(k, k_native)
         assert k.dtype == k_native.dtype == np.uint32
@@ -97,7 +104,7 @@ def test_bytes_without_a_model() -> None:
     args = (Tree(np.full(256, 8, np.uint8)), byte_tokenizer().pieces, 18, 2, len(data))
     a, b = reference.Mixer(*args), native.Mixer(*args)
     for step in steps(data, 2):
-        np.testing.assert_array_equal(a.encode(None, None, step[:, None])[0], b.encode(None, None, step[:, None])[0])
+        np.testing.assert_array_equal(a.encode(None, step[:, None])[0], b.encode(None, step[:, None])[0])
 
 
 @pytest.mark.parametrize("implementation", [reference, native], ids=["reference", "native"])
@@ -107,8 +114,8 @@ def test_decoding_follows_encoding(implementation) -> None:
     tree = Tree(weight_balanced(np.bincount(tokens, minlength=tokenizer.vocab_size) + 1))
     one, other = (implementation.Mixer(tree, tokenizer.pieces, 20, 5, len(tokens)) for _ in range(2))
     for step in steps(tokens, 5):
-        k, bits = one.encode(None, None, step[:, None])
-        other.begin(None, None, len(step))
+        k, bits = one.encode(None, step[:, None])
+        other.begin(None, len(step))
         at = 0
         while len(now := other.predict()):
             np.testing.assert_array_equal(now, k[at : at + len(now)])
@@ -125,28 +132,26 @@ def test_whole_steps_decode_with_every_coder(backend: str, light: bool) -> None:
     tokens = tokenizer.encode(TABLE[:1500].encode()).astype(np.int32)
     tokens = tokens[: len(tokens) // 3 * 3].reshape(3, -1)
     tree = Tree(weight_balanced(np.bincount(tokens.ravel(), minlength=tokenizer.vocab_size) + 1))
-    one, other, third = (native.Mixer(tree, tokenizer.pieces, 20, 3, tokens.size, light) for _ in range(3))
+    one, other, third = (native.Mixer(tree, tokenizer.pieces, 20, 3, tokens.size, light, FEATURES) for _ in range(3))
     coder = Encoder(backend)
     rng = np.random.default_rng(1)
-    weights = []
+    network = []
     for at in range(0, tokens.shape[1], 7):
         part = tokens[:, at : at + 7]
-        base, local = cumulated(rng, part.size, tokenizer.vocab_size)
-        step = (base.reshape(*part.shape, -1), local.reshape(*part.shape, -1)) if at % 2 else (None, None)
-        weights.append(step)
-        k, bits = one.encode(*step, part)
+        network.append(said(rng, part.shape, tokenizer.vocab_size) if at % 2 else None)
+        k, bits = one.encode(network[-1], part)
         coder.encode(bits, k)
     data = coder.finish()
     out = np.full(tokens.shape, -1, np.int32)
     coder = Decoder(data, backend)
-    for i, step in enumerate(weights):
-        other.decode(coder, *step, out[:, 7 * i : 7 * i + 7])
+    for i, step in enumerate(network):
+        other.decode(coder, step, out[:, 7 * i : 7 * i + 7])
     np.testing.assert_array_equal(out, tokens)
     if backend == "native":
         with pytest.raises(CorruptError):
-            third.decode(Decoder(b"\xff" * 99, backend), None, None, out)
+            third.decode(Decoder(b"\xff" * 99, backend), None, out)
         with pytest.raises(ValueError):
-            one.decode(coder, None, None, out.astype(np.int64))
+            one.decode(coder, None, out.astype(np.int64))
 
 
 def test_whole_texts_and_what_they_cost() -> None:
@@ -158,8 +163,8 @@ def test_whole_texts_and_what_they_cost() -> None:
     a, b = (m.Mixer(tree, tokenizer.pieces, 16, 4, len(tokens)) for m in (reference, native))
     total = 0.0
     for step in steps(tokens, 4):
-        k, bits = a.encode(None, None, step[:, None])
-        np.testing.assert_array_equal(k, b.encode(None, None, step[:, None])[0])
+        k, bits = a.encode(None, step[:, None])
+        np.testing.assert_array_equal(k, b.encode(None, step[:, None])[0])
         assert k.min() >= 1 and k.max() < 1 << 24
         total += cost(k, bits)
     assert total / len(text) < 0.9  # bits per byte; xz -9e needs 0.900
@@ -170,10 +175,10 @@ def test_calls_out_of_order(implementation) -> None:
     mixer = implementation.Mixer(Tree(np.full(256, 8, np.uint8)), byte_tokenizer().pieces, 16, 2, 100)
     assert len(mixer.predict()) == 0
     with pytest.raises(ValueError):
-        mixer.begin(None, None, 3)
-    mixer.begin(None, None, 2)
+        mixer.begin(None, 3)
+    mixer.begin(None, 2)
     with pytest.raises(ValueError):
-        mixer.begin(None, None, 2)
+        mixer.begin(None, 2)
     with pytest.raises(ValueError):
         mixer.tokens()
     mixer.predict()
@@ -184,14 +189,39 @@ def test_calls_out_of_order(implementation) -> None:
 
 
 def test_native_refuses_wrong_weights() -> None:
-    mixer = native.Mixer(Tree(np.full(256, 8, np.uint8)), byte_tokenizer().pieces, 16, 2, 100)
-    base, local = np.zeros((2, 4), np.uint64), np.zeros((2, 256), np.uint32)
-    for wrong in [(base[:1], local), (base, local[:, :255]), (base.astype(np.uint32), local), (base, None)]:
+    mixer = native.Mixer(Tree(np.full(256, 8, np.uint8)), byte_tokenizer().pieces, 16, 2, 100, False, 64)
+    base = np.tile(np.arange(4, dtype=np.uint64) * np.uint64(64), (2, 1, 1))
+    local = np.tile(np.arange(256, dtype=np.uint32) % 64 + np.uint32(1), (2, 1, 1))
+    right = Distribution(base, local, np.ones((2, 1, 64), np.int8))
+    for wrong in [
+        right._replace(base=base[:1]),
+        right._replace(base=base.astype(np.uint32)),
+        right._replace(local=local[..., :255]),
+        right._replace(features=right.features[..., :63]),
+        right._replace(features=right.features.astype(np.int16)),
+        right[:2],
+        list(right),
+    ]:
         with pytest.raises((ValueError, TypeError)):
-            mixer.begin(*wrong, 2)
+            _native.mixer_begin(mixer.capsule, wrong, 2)
     with pytest.raises(ValueError):
-        mixer.encode(None, None, np.array([[256]], np.int32))
-    mixer.begin(base + np.arange(4, dtype=np.uint64) * 64 + np.uint64(1), local + np.uint32(1), 2)
+        mixer.encode(None, np.array([[256]], np.int32))
+    mixer.begin(Distribution(*(array[:, 0] for array in right)), 2)
+    assert len(mixer.predict()) == 2
+
+
+def test_the_head_at_its_bounds() -> None:
+    """One feature that always says the same: its weights grow until they may not."""
+    tree, T = Tree(np.full(256, 8, np.uint8)), 400
+    a, b = (m.Mixer(tree, byte_tokenizer().pieces, 16, 2, 2 * T, True, 64) for m in (reference, native))
+    base = np.tile(np.arange(4, dtype=np.uint64) * np.uint64(64), (2, T, 1))
+    local = np.tile(np.arange(256, dtype=np.uint32) % 64 + np.uint32(1), (2, T, 1))
+    features = np.zeros((2, T, 64), np.int8)
+    features[..., 5], features[..., 6] = 127, -127
+    network, tokens = Distribution(base, local, features), np.tile(np.array([[255], [254]], np.int32), (1, T))
+    k, _ = a.encode(network, tokens)
+    np.testing.assert_array_equal(k, b.encode(network, tokens)[0])
+    assert a.head.weights.max() == 8192 and a.head.weights.min() == -8192
 
 
 def test_tables() -> None:
@@ -221,7 +251,7 @@ def test_what_is_known_at_first(light: bool) -> None:
     for name in vars(nothing):
         np.testing.assert_array_equal(getattr(knowing.learned(), name), getattr(prior.first(light, False, V), name))
         np.testing.assert_array_equal(getattr(other.learned(), name), getattr(nothing, name))
-    assert cost(*knowing.encode(None, None, tokens)) < 0.99 * cost(*other.encode(None, None, tokens))
+    assert cost(*knowing.encode(None, tokens)) < 0.99 * cost(*other.encode(None, tokens))
     # a summary weighs what moved
     learned = other.learned()
     entry = prior.summary(learned, light, nothing, V)

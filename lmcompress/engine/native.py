@@ -15,7 +15,7 @@ import numpy as np
 
 from lmcompress import _native
 from lmcompress.config import TURNS
-from lmcompress.engine import reference
+from lmcompress.engine import Distribution, reference
 from lmcompress.errors import UnsupportedError
 from lmcompress.modelfile import Model
 
@@ -94,7 +94,7 @@ class Engine:
         arrays = [np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("=")) for a in arrays]
         self.model, self.threads = model, max(1, min(threads, MAX_THREADS))
         self._groups = -(-c.vocab_size // reference.GROUP)
-        self._logits, self._base, self._local = _Memory(), _Memory(), _Memory()
+        self._logits, self._base, self._local, self._features = _Memory(), _Memory(), _Memory(), _Memory()
         self.capsule = _native.engine(kernel, shape, tables, arrays)  # for the C extension's own loops
         self.kernel = _native.engine_kernel(self.capsule)  # the instruction set
         self.name = f"native ({self.kernel}, {self.threads} thread{'s' * (self.threads > 1)})"
@@ -112,18 +112,19 @@ class Engine:
         """Logits int16 [n, T, V] of T steps; tokens [n, T]."""
         ids = np.ascontiguousarray(tokens, np.int32)
         logits = self._logits.empty((*ids.shape, self.model.config.vocab_size), np.int16)
-        _native.engine_run(self.capsule, state, ids, *ids.shape, logits, None, None)
+        _native.engine_run(self.capsule, state, ids, *ids.shape, logits, None)
         return logits
 
-    def distribution(self, state: Any, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """cumulate(step(state, tokens)) of tokens [n], cumulate(run(state, tokens)) of tokens [n, T], without the way
-        through memory in between."""
+    def distribution(self, state: Any, tokens: np.ndarray) -> Distribution:
+        """As reference.Engine.distribution, without the logits' way through memory in between."""
         ids = np.ascontiguousarray(tokens, np.int32)
         base = self._base.empty((*ids.shape, self._groups), np.uint64)
         local = self._local.empty((*ids.shape, self.model.config.vocab_size), np.uint32)
+        features = self._features.empty((*ids.shape, self.model.config.d_model), np.int8)
         n, T = ids.shape if ids.ndim == 2 else (len(ids), 1)
-        _native.engine_run(self.capsule, state, ids, n, T, None, base, local)
-        return base, local
+        said = Distribution(base, local, features)
+        _native.engine_run(self.capsule, state, ids, n, T, None, said)
+        return said
 
     def timed(self, state: Any, on: bool) -> tuple[float, float, float]:
         """Seconds that steps of `state` took for matrices, attention and output distributions since timed() was called

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmcompress.config import HEAD_SIZE, PERIOD, ROTARY, TURNS
+from lmcompress.engine import Distribution
 from lmcompress.modelfile import Model
 
 NORM = 32  # a normalized activation of 1.0
@@ -57,6 +58,10 @@ class Engine:
 
     def step(self, state: State, tokens: np.ndarray) -> np.ndarray:
         """Logits int16 [n, V], in 1/256 of log2, of the symbols that follow tokens [n] in lanes 0..n-1."""
+        return self._step(state, tokens)[0]
+
+    def _step(self, state: State, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logits, and what the output's matrix was multiplied with, int8 [n, d]."""
         model, n = self.model, len(tokens)
         x = model.embed[tokens].astype(np.int64) << EMBED_SHIFT
         for i, layer in enumerate(model.layers):
@@ -69,17 +74,21 @@ class Engine:
             u = rescale(product(normalize(x, layer.up_gain), layer.up), layer.up_scale, 0, 255)
             x = add(x, product((u * u + 128) >> 8, layer.down), layer.down_scale)
         state.position += 1
-        return rescale(product(normalize(x, model.head_gain), model.head), model.head_scale, -32767, 32767).astype(
-            np.int16
-        )
+        x = normalize(x, model.head_gain)
+        return rescale(product(x, model.head), model.head_scale, -32767, 32767).astype(np.int16), x.astype(np.int8)
 
     def run(self, state: State, tokens: np.ndarray) -> np.ndarray:
         """Logits int16 [n, T, V] of T steps; tokens [n, T]."""
-        return np.stack([self.step(state, column) for column in tokens.T], axis=1)
+        return self._run(state, tokens)[0]
 
-    def distribution(self, state: State, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """cumulate() of step() for tokens [n], of run() for tokens [n, T]."""
-        return self.cumulate(self.step(state, tokens) if tokens.ndim == 1 else self.run(state, tokens))
+    def _run(self, state: State, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        logits, features = zip(*(self._step(state, column) for column in tokens.T), strict=True)
+        return np.stack(logits, axis=1), np.stack(features, axis=1)
+
+    def distribution(self, state: State, tokens: np.ndarray) -> Distribution:
+        """Of what follows tokens [n], or [n, T]: cumulate() of the logits, and the features."""
+        logits, features = self._step(state, tokens) if tokens.ndim == 1 else self._run(state, tokens)
+        return Distribution(*self.cumulate(logits), features)
 
     def _attend(self, state: State, i: int, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Attention outputs int64 [n, H * D] of layer i: q [n, H, D]; k, v [n, D] join the state first."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lmcompress.config import HEAD_SIZE, PERIOD, ROTARY, TURNS
-from lmcompress.engine import reference
+from lmcompress.engine import Distribution, reference
 from lmcompress.engine.reference import EMBED_SHIFT, NORM, SCORE_SHIFT
 from lmcompress.modelfile import Model
 
@@ -61,14 +61,23 @@ class Engine:
     @torch.no_grad()
     def run(self, state: State, tokens: np.ndarray) -> np.ndarray:
         """Logits int16 [n, T, V] of T steps; tokens [n, T]."""
+        return self._steps(state, tokens)[0]
+
+    def _steps(self, state: State, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logits, and what the output's matrix was multiplied with, int8 [n, T, d]."""
         n = len(tokens)
         state.keys, state.values, state.still = (t[:, :n] for t in (state.keys, state.values, state.still))
         parts = [self._run(state, tokens[:, t : t + COLUMNS]) for t in range(0, tokens.shape[1], COLUMNS)]
-        return np.concatenate(parts, axis=1)
+        logits, features = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+        return logits, features
 
-    def distribution(self, state: State, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """cumulate() of step() for tokens [n], of run() for tokens [n, T]."""
-        return self.cumulate(self.step(state, tokens) if tokens.ndim == 1 else self.run(state, tokens))
+    @torch.no_grad()
+    def distribution(self, state: State, tokens: np.ndarray) -> Distribution:
+        """As reference.Engine.distribution."""
+        logits, features = self._steps(state, tokens.reshape(len(tokens), -1))
+        if tokens.ndim == 1:
+            logits, features = logits[:, 0], features[:, 0]
+        return Distribution(*self.cumulate(logits), features)
 
     def cumulate(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As reference.Engine.cumulate."""
@@ -77,7 +86,7 @@ class Engine:
         weights = (self.exp24[below & 255] >> (below >> 8).clamp_max(31)) + 1
         return reference.cumulate_weights(weights.cpu().numpy())
 
-    def _run(self, state: State, tokens: np.ndarray) -> np.ndarray:
+    def _run(self, state: State, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         x = self.embed[self._tensor(np.asarray(tokens, np.int64))] * (1 << EMBED_SHIFT)
         keys, values, still = [], [], []
         for i, layer in enumerate(self.layers):
@@ -100,7 +109,9 @@ class Engine:
             still.append(before[:, -1:])
         state.keys, state.values, state.still = torch.stack(keys), torch.stack(values), torch.stack(still)
         state.position += tokens.shape[1]
-        return rescale(normalize(x, self.head_gain) @ self.head.T, self.head_scale, -32767, 32767).short().cpu().numpy()
+        x = normalize(x, self.head_gain)
+        logits = rescale(x @ self.head.T, self.head_scale, -32767, 32767)
+        return logits.short().cpu().numpy(), x.to(torch.int8).cpu().numpy()
 
     def _attend(self, layer: dict[str, Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """[n, T, H * D] from q [n, T, H, D] and the S >= T positions of k, v [n, S, D], the last T the queries' own."""

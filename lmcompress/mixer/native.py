@@ -11,6 +11,7 @@ import numpy as np
 
 from lmcompress import _native
 from lmcompress.coder import IMPOSSIBLE, Decoder
+from lmcompress.engine import Distribution
 from lmcompress.errors import CorruptError
 from lmcompress.mixer import prior, reference
 from lmcompress.mixer.tables import LOG2, SQUASH, STRETCH, sizes
@@ -29,10 +30,10 @@ class Mixer:
         n_lanes: int,
         n_tokens: int,
         light: bool = False,
-        network: bool = False,
+        n_features: int = 0,
         first: prior.Learned | None = None,
     ) -> None:
-        first = first or prior.first(light, network, tree.vocab_size)
+        first = first or prior.first(light, n_features > 0, tree.vocab_size)
         learned = (first.slot_map, first.guess_map, first.weights, first.final_weights)
         start = np.cumsum([0, *map(len, pieces)]).astype(np.int32)
         edges = (tree.left, tree.right, tree.lo, tree.mid, tree.hi)
@@ -45,6 +46,7 @@ class Mixer:
             SQUASH,
             *learned,
             light,
+            n_features,
             n_lanes,
             *sizes(mixer_bits, n_tokens),
         )
@@ -59,11 +61,9 @@ class Mixer:
             np.frombuffer(final, np.int32).reshape(prior.ORDERS, prior.MOST_SETS),
         )
 
-    def begin(self, base: np.ndarray | None, local: np.ndarray | None, n: int) -> None:
+    def begin(self, said: Distribution | None, n: int) -> None:
         """A step of lanes 0..n-1 begins."""
-        if base is not None and local is not None:
-            base, local = base[:, None], local[:, None]
-        _native.mixer_begin(self.capsule, base, local, n)
+        _native.mixer_begin(self.capsule, said and said.at(None), n)
 
     def predict(self) -> np.ndarray:
         """k uint32 [active]."""
@@ -77,17 +77,15 @@ class Mixer:
         """int32 [n]."""
         return np.frombuffer(_native.mixer_tokens(self.capsule), np.int32)
 
-    def encode(
-        self, base: np.ndarray | None, local: np.ndarray | None, tokens: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, said: Distribution | None, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(k uint32, bits uint8) of T steps whose tokens int32 [n, T] are known."""
         k, bits = np.empty(tokens.size * MAX_DEPTH, np.uint32), np.empty(tokens.size * MAX_DEPTH, np.uint8)
-        count = _native.mixer_encode(self.capsule, base, local, tokens, k, bits)
+        count = _native.mixer_encode(self.capsule, said, tokens, k, bits)
         return k[:count], bits[:count]
 
-    def decode(self, coder: Decoder, base: np.ndarray | None, local: np.ndarray | None, tokens: np.ndarray) -> None:
+    def decode(self, coder: Decoder, said: Distribution | None, tokens: np.ndarray) -> None:
         """T steps, whose decisions are read from `coder`, into tokens int32 [n, T]. Raises CorruptError."""
         if coder.capsule is None:
-            reference.decode(self, coder, base, local, tokens)
-        elif not _native.mixer_decode(self.capsule, coder.capsule, base, local, tokens):
+            reference.decode(self, coder, said, tokens)
+        elif not _native.mixer_decode(self.capsule, coder.capsule, said, tokens):
             raise CorruptError(IMPOSSIBLE)

@@ -33,12 +33,12 @@ class Parts:
 
     @property
     def model(self) -> int:
-        """Index of the model's inputs, behind those of contexts (twice) and guesses (twice); the constant follows."""
+        """Index of the model's three inputs, behind those of contexts (twice) and guesses (twice); the constant follows."""
         return 2 * (self.contexts + self.guesses)
 
     @property
     def inputs(self) -> int:
-        return self.model + 3
+        return self.model + 4
 
     def rows(self, vocab_size: int) -> list[int]:
         """Of each weight set."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lmcompress.coder import Decoder
+from lmcompress.engine import Distribution
 from lmcompress.mixer import prior
 from lmcompress.mixer.prior import CONFIDENCES, FIELDS, FULL, LEVELS, LIGHT
 from lmcompress.mixer.tables import LOG2, SQUASH, STRETCH, sizes
@@ -30,6 +31,8 @@ RUN_LENGTHS = 16
 MATCH_LENGTHS = (6, 2)  # tokens hashed to find the long and the short match
 MATCH_MAX = 40
 LEARN_FLOOR, LEARN_EXTRA = 16, 100
+HEAD_FLOOR, HEAD_EXTRA = 512, 512000  # of the head's rate
+HEAD_SHIFT = 3
 FIRST_DECISIONS = 4096  # as many as if they were made: the rate of learning starts lower
 UNIT = 65536
 ONE = 1 << 13  # of a weight
@@ -70,15 +73,10 @@ def linear22(p: int) -> int:
     return ((p >> 6) - 32768) >> 5
 
 
-def step_of(base: np.ndarray | None, local: np.ndarray | None, t: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Step t of weights [n, T, ...]."""
-    return (None, None) if base is None or local is None else (base[:, t], local[:, t])
-
-
-def decode(mixer: Any, coder: Decoder, base: np.ndarray | None, local: np.ndarray | None, tokens: np.ndarray) -> None:
+def decode(mixer: Any, coder: Decoder, said: Distribution | None, tokens: np.ndarray) -> None:
     """Mixer.decode, for any mixer."""
     for t in range(tokens.shape[1]):
-        mixer.begin(*step_of(base, local, t), len(tokens))
+        mixer.begin(said and said.at(t), len(tokens))
         while len(k := mixer.predict()):
             mixer.update(coder.decode(k))
         tokens[:, t] = mixer.tokens()
@@ -96,6 +94,26 @@ class Statistics:
         target = (1 << 22) - 1 if bit else 127  # not 0, since steps round down
         self.p[i] += ((target - self.p[i]) >> 7) * RATE[self.n[i]] >> 9
         self.n[i] += self.n[i] < 1023
+
+
+class Head:
+    """The network's last layer, as far as the text has changed it: logistic regression on the features at each node."""
+
+    def __init__(self, n_nodes: int, n_features: int) -> None:
+        self.weights = np.zeros((n_nodes, n_features), np.int64)
+        self.seen = [0] * n_nodes  # decisions that each row has learned from
+
+    def correction(self, node: int, features: np.ndarray) -> int:
+        """Of the network's log2 odds, in 1/UNIT; features int8 [n_features]."""
+        return int(features.astype(np.int64) @ self.weights[node]) >> HEAD_SHIFT
+
+    def learn(self, node: int, features: np.ndarray, error: int) -> None:
+        """error: target less prediction, in 2^-24."""
+        rate = HEAD_FLOOR + HEAD_EXTRA // (100 + self.seen[node])
+        error = (error >> 10) * rate >> 14
+        row = self.weights[node]
+        np.clip(row + ((features.astype(np.int64) * error + 128) >> 8), -ONE, ONE, out=row)
+        self.seen[node] = min(self.seen[node] + 1, 65535)
 
 
 class Text:
@@ -204,16 +222,18 @@ class Lane:
         self.stretched: list[int] = []
         self.p_set: list[int] = []
         self.p_mixed = 0
+        self.p_head = 0
         self.apm_used: list[tuple[int, int]] = []
 
 
 class Mixer:
     """What is learned of one block: `n_lanes` lanes with about `n_tokens` tokens together, tables of about
-    2^`mixer_bits` bytes; `pieces[i]` are the bytes of id i. `light`: with fewer parts.
+    2^`mixer_bits` bytes; `pieces[i]` are the bytes of id i. `light`: with fewer parts. `n_features`: d_model of the network,
+    0 where there is none.
 
     A step of lanes 0..n-1: begin, then predict and update by turns until predict returns nothing, then tokens. Each
     prediction of a level is made before any update of that level; updates come in lane order. `encode` and `decode` are whole
-    steps. base uint64 [n, ceil(V/64)] and local uint32 [n, V] are a model's cumulated weights, or both None.
+    steps. `said` is what the network says of them, or None.
     k uint32 in [1, 2^24 - 1]: P(bit = 1) = k / 2^24. Raises ValueError for calls out of order."""
 
     def __init__(
@@ -224,10 +244,10 @@ class Mixer:
         n_lanes: int,
         n_tokens: int,
         light: bool = False,
-        network: bool = False,
+        n_features: int = 0,
         first: prior.Learned | None = None,
     ) -> None:
-        first = first or prior.first(light, network, tree.vocab_size)
+        first = first or prior.first(light, n_features > 0, tree.vocab_size)
         self.tree, self.pieces, self.n_lanes = tree, pieces, n_lanes
         self.parts = parts = LIGHT if light else FULL
         V = tree.vocab_size
@@ -241,6 +261,7 @@ class Mixer:
         ends = np.cumsum(parts.rows(V))[:-1]
         self.weights = np.split(first.weights[:, : parts.inputs].astype(np.int64), ends)
         self.final_weights = first.final_weights[:, : parts.sets].tolist()
+        self.head = Head(V - 1, n_features)
         row = [squash((q - 12) * UNIT) >> 8 for q in range(25)]
         self.apm = [[list(row) for _ in range(n)] for n in (V - 1, 1 << APM_BITS)[: parts.apms]]
         self.history: list[int] = []
@@ -249,10 +270,10 @@ class Mixer:
         self.in_step: list[Lane] = []
         self.predicted: list[Lane] = []
 
-    def begin(self, base: np.ndarray | None, local: np.ndarray | None, n: int) -> None:
+    def begin(self, said: Distribution | None, n: int) -> None:
         if any(lane.node >= 0 for lane in self.in_step) or not 1 <= n <= self.n_lanes:
             raise ValueError("the step before has not ended, or a step without lanes")
-        self.base, self.local = base, local
+        self.said = said
         self.in_step = self.lanes[:n]
         self.history += [0] * self.n_lanes
         for lane in self.in_step:
@@ -288,14 +309,11 @@ class Mixer:
             raise ValueError("the step has not ended")
         return np.array([~lane.node for lane in self.in_step], np.int32)
 
-    def encode(
-        self, base: np.ndarray | None, local: np.ndarray | None, tokens: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """(k uint32, bits uint8) of the decisions, in coding order, of T steps whose tokens int32 [n, T] are known; base
-        [n, T, ceil(V/64)], local [n, T, V]."""
+    def encode(self, said: Distribution | None, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(k uint32, bits uint8) of the decisions, in coding order, of T steps whose tokens int32 [n, T] are known."""
         ks, all_bits = [], []
         for t in range(tokens.shape[1]):
-            self.begin(*step_of(base, local, t), len(tokens))
+            self.begin(said and said.at(t), len(tokens))
             while len(k := self.predict()):
                 bits = [tokens[lane.number, t] >= self.tree.mid[lane.node] for lane in self.predicted]
                 ks.append(k)
@@ -303,9 +321,9 @@ class Mixer:
                 self.update(all_bits[-1])
         return np.concatenate(ks), np.concatenate(all_bits)
 
-    def decode(self, coder: Decoder, base: np.ndarray | None, local: np.ndarray | None, tokens: np.ndarray) -> None:
+    def decode(self, coder: Decoder, said: Distribution | None, tokens: np.ndarray) -> None:
         """T steps, whose decisions are read from `coder`, into tokens int32 [n, T]. Raises CorruptError."""
-        decode(self, coder, base, local, tokens)
+        decode(self, coder, said, tokens)
 
     # --- a token's beginning: what is expected, and the contexts
 
@@ -398,7 +416,7 @@ class Mixer:
         tree, node, level = self.tree, lane.node, lane.level
         lo, mid, hi = int(tree.lo[node]), int(tree.mid[node]), int(tree.hi[node])
         C, G, model = self.parts.contexts, self.parts.guesses, self.parts.model
-        x = [0] * (model + 3)
+        x = [0] * (model + 4)
         slots = [int(self.table[bucket + lane.position]) for bucket in lane.bucket]
         lane.used = []
         for i, slot in enumerate(slots):
@@ -414,11 +432,15 @@ class Mixer:
                 sign = 1 if expected >= mid else -1
                 x[2 * C + g] = sign * clamp(log2(p + 1) - log2((1 << 22) - p), 4095)
                 x[2 * C + G + g] = sign * linear22(p)
-        if self.base is not None:
+        if self.said is not None:
             below = [self._below(lane.number, edge) for edge in (lo, mid, hi)]
             x[model] = clamp(log2(below[2] - below[1]) - log2(below[1] - below[0]), 4095)
             x[model + 1] = linear22(squash(x[model] * 256) >> 2)
-        x[model + 2] = 256
+            z = x[model] * 256 + self.head.correction(node, self.said.features[lane.number])
+            z = clamp(z, 16 * UNIT - 1)
+            lane.p_head = squash(z)
+            x[model + 2] = clamp(z >> 8, 4095)
+        x[model + 3] = 256
         lane.input = np.array(x, np.int64)
 
         text = lane.text
@@ -451,12 +473,12 @@ class Mixer:
 
     def _below(self, lane: int, i: int) -> int:
         """The model's weight of ids [0, i)."""
-        assert self.base is not None and self.local is not None
+        assert self.said is not None
+        base, local = self.said.base[lane], self.said.local[lane]
         group = i >> 6
-        if group == self.base.shape[1]:  # i = V, a multiple of 64
-            group -= 1
-            return int(self.base[lane, group]) + int(self.local[lane, i - 1])
-        return int(self.base[lane, group]) + (int(self.local[lane, i - 1]) if i & 63 else 0)
+        if group == len(base):  # i = V, a multiple of 64
+            return int(base[group - 1]) + int(local[i - 1])
+        return int(base[group]) + (int(local[i - 1]) if i & 63 else 0)
 
     def _update(self, lane: Lane, bit: int) -> None:
         mid = int(self.tree.mid[lane.node])
@@ -481,6 +503,9 @@ class Mixer:
             np.clip(w + ((lane.input * error + (1 << 14)) >> 15), -2 * ONE, 2 * ONE, out=w)
             step = (lane.stretched[j] * final_error + 2048) >> 12
             lane.final[j] = clamp(lane.final[j] + step, (1 << 20) - 1)
+        if self.said is not None:
+            error = (2 * target - lane.p_head - lane.p_mixed) >> 1
+            self.head.learn(lane.node, self.said.features[lane.number], error)
         for apm, (row, i) in zip(self.apm, lane.apm_used, strict=True):
             apm[row][i] += ((65535 + 31 if bit else 0) - apm[row][i]) >> 5
         self.decisions += 1

@@ -30,11 +30,12 @@ static PyObject *decode(PyObject *self, PyObject *args)
     PyObject *result = NULL;
     uint64_t *base = NULL;
     uint32_t *local = NULL;
+    int8_t *features = NULL;
     int32_t *column = NULL;
-    int V = handle->shape.vocab_size, groups = (V + GROUP - 1) / GROUP;
+    int d = handle->shape.d_model, V = handle->shape.vocab_size, groups = (V + GROUP - 1) / GROUP;
     Py_ssize_t n = tokens.ndim == 2 ? tokens.shape[0] : 0, T = n ? tokens.shape[1] : 0;
     int valid = n > 0 && previous.ndim == 1 && previous.shape[0] == n && previous.itemsize == 4 && tokens.itemsize == 4 &&
-                n <= lmc_state_active(lanes->state) && lmc_mixer_vocabulary(mixer) == V;
+                n <= lmc_state_active(lanes->state) && lmc_mixer_fits(mixer, V, d);
     for (Py_ssize_t l = 0; valid && l < n; l++)
         valid = ((int32_t *)previous.buf)[l] >= 0 && ((int32_t *)previous.buf)[l] < V;
     if (!valid) {
@@ -43,8 +44,9 @@ static PyObject *decode(PyObject *self, PyObject *args)
     }
     base = malloc((size_t)n * groups * sizeof *base);
     local = malloc((size_t)n * V * sizeof *local);
+    features = malloc((size_t)n * d);
     column = malloc((size_t)n * sizeof *column);
-    if (!base || !local || !column) {
+    if (!base || !local || !features || !column) {
         PyErr_NoMemory();
         goto end;
     }
@@ -57,9 +59,9 @@ static PyObject *decode(PyObject *self, PyObject *args)
     PyThread_acquire_lock(lanes->lock, WAIT_LOCK);
     for (Py_ssize_t t = 0; t < T && possible; t++) {
         int64_t start = lmc_now();
-        lmc_engine_run(handle->engine, lanes->state, column, (int)n, 1, NULL, base, local);
+        lmc_engine_run(handle->engine, lanes->state, column, (int)n, 1, NULL, base, local, features);
         int64_t middle = lmc_now();
-        possible = lmc_mixer_decode(mixer, coder, (int)n, base, local, column);
+        possible = lmc_mixer_decode(mixer, coder, (int)n, base, local, features, column);
         for (Py_ssize_t l = 0; l < n && possible; l++)
             *token_at(&tokens, l, t) = column[l];
         network += middle - start;
@@ -71,6 +73,7 @@ static PyObject *decode(PyObject *self, PyObject *args)
 end:
     free(base);
     free(local);
+    free(features);
     free(column);
     PyBuffer_Release(&previous);
     PyBuffer_Release(&tokens);

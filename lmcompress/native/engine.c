@@ -33,6 +33,7 @@ typedef struct {
     void *rows_x[ROWS], *rows_qkv[ROWS], *rows_hidden[ROWS], *rows_logits[ROWS];
     uint64_t *rows_base[ROWS];
     uint32_t *rows_local[ROWS];
+    int8_t *rows_features[ROWS];
 } Work;
 
 struct Engine {
@@ -402,6 +403,9 @@ static void cumulate_part(const void *context, int row)
     const Engine *e = pass->engine;
     const Work *w = &pass->state->work;
     e->kernel->cumulate(w->rows_logits[row], e->shape.vocab_size, e->exp24, w->rows_base[row], w->rows_local[row]);
+    int d = e->shape.d_model;
+    for (int i = 0; i < d; i++)
+        w->rows_features[row][i] = (int8_t)(w->a[(size_t)row * d + i] - 128);
 }
 
 /* What a call is asked for. */
@@ -411,6 +415,7 @@ typedef struct {
     int16_t *logits; /* [n, T, vocab_size], or NULL for: */
     uint64_t *base;  /* [n, T, groups] */
     uint32_t *local; /* [n, T, vocab_size] */
+    int8_t *features; /* [n, T, d_model] */
 } Run;
 
 /* C positions, from tokens[lane][t] on, of lanes first..first+n-1; n * C <= ROWS. The state's position stays. */
@@ -430,6 +435,7 @@ static void forward(const Engine *e, State *state, const Run *run, int first, in
         w->rows_logits[r] = run->logits ? run->logits + at * V : w->logits + r * V;
         w->rows_base[r] = run->logits ? NULL : run->base + at * groups;
         w->rows_local[r] = run->logits ? NULL : run->local + at * V;
+        w->rows_features[r] = run->logits ? NULL : run->features + at * d;
     }
     for (int c = 0; c < C; c++)
         for (int j = 0; j < ROTARY / 2; j++) {
@@ -456,9 +462,9 @@ static void forward(const Engine *e, State *state, const Run *run, int first, in
 }
 
 void lmc_engine_run(const Engine *e, State *state, const int32_t *tokens, int n, int64_t T, int16_t *logits, uint64_t *base,
-                    uint32_t *local)
+                    uint32_t *local, int8_t *features)
 {
-    Run run = {tokens, T, logits, base, local};
+    Run run = {tokens, T, logits, base, local, features};
     state->active = n;
     if (n == 0 || T == 0)
         return;

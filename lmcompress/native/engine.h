@@ -44,9 +44,10 @@ State *lmc_state_new(const Engine *engine, int n_lanes, int threads);
 void lmc_state_free(State *state);
 int lmc_state_active(const State *state); /* lanes that are still running */
 /* Logits [n, T, vocab_size] of what follows tokens [n, T] in lanes 0..n-1, n <= lmc_state_active; or, where logits is NULL,
- * their weights summed as in lmc_engine_cumulate, while the logits are still near the processor. */
+ * their weights summed as in lmc_engine_cumulate, while the logits are still near the processor, and the features
+ * [n, T, d_model] that gave them: what the head was multiplied with. */
 void lmc_engine_run(const Engine *engine, State *state, const int32_t *tokens, int n, int64_t T, int16_t *logits,
-                    uint64_t *base, uint32_t *local);
+                    uint64_t *base, uint32_t *local, int8_t *features);
 /* base [rows, ceil(V / GROUP)], local [rows, V] of logits [rows, V]. */
 void lmc_engine_cumulate(const Engine *engine, const int16_t *logits, int64_t rows, uint64_t *base, uint32_t *local);
 /* What lmc_engine_run does beside normalizing rows. */

@@ -18,7 +18,7 @@
 #define N_GUESS (N_EXPECTED + N_RUN)
 #define N_SET 5             /* weight sets that predict side by side */
 #define N_APM 2
-#define N_INPUT 64          /* of which 3 + 2 * (N_GUESS + N_CTX) are used */
+#define N_INPUT 64          /* of which 4 + 2 * (N_GUESS + N_CTX) are used */
 #define HISTORY 6           /* tokens that contexts look back */
 #define FIELDS 128
 #define LINE 256            /* bytes of a line that the next one can see */
@@ -38,6 +38,11 @@
 #define WRONG 127           /* not 0: what is left of a step that rounds down */
 #define LEARN_FLOOR 16
 #define LEARN_EXTRA 100
+#define HEAD_FLOOR 512      /* of the head's rate */
+#define HEAD_EXTRA 512000
+#define HEAD_SHIFT 3
+#define HEAD_MAX 8192
+#define HEAD_SEEN 65535
 #define FIRST_DECISIONS 4096 /* as many as if they were made: the rate of learning starts lower */
 #define UNIT 65536          /* of the stretched domain, outside the inputs: one bit of log2 odds */
 #define HUGE_PAGE (1 << 21)
@@ -113,12 +118,14 @@ typedef struct {
     Slot *bucket[N_CTX];
     const uint64_t *base;
     const uint32_t *local;
+    int16_t *features;             /* [n_features] */
+    int16_t *head;                 /* the node's weights of them */
     int32_t used[N_CTX];           /* statistics of the slots */
-    int16_t input[N_INPUT];        /* contexts, contexts again, guesses, guesses again, the model's two, 256 */
+    int16_t input[N_INPUT];        /* contexts, contexts again, guesses, guesses again, the model's three, 256 */
     int16_t *weights[N_SET];
     int32_t *final_weights;
     int32_t stretched[N_SET];
-    uint32_t p_set[N_SET], p_mixed;
+    uint32_t p_set[N_SET], p_mixed, p_head;
     uint16_t *apm[N_APM];
     uint32_t follower;             /* the cell that learns the next token */
     Run *run[N_RUN];
@@ -130,7 +137,7 @@ typedef struct {
 } Lane;
 
 struct Mixer {
-    int light, n_node, vocab_size, n_lanes, n_active_lanes, predicted, table_bits, run_bits, match_bits, follower_bits;
+    int light, n_features, n_node, vocab_size, n_lanes, n_active_lanes, predicted, table_bits, run_bits, match_bits, follower_bits;
     void *memory[32]; /* of everything below */
     char *next;       /* so much room is left there */
     size_t room;
@@ -148,6 +155,9 @@ struct Mixer {
     int16_t *weights;
     int32_t *final_weights;
     int32_t set_start[N_SET];
+    int16_t *head;       /* [n_node, n_features]: the network's last layer, as far as the text has changed it */
+    uint16_t *head_seen; /* [n_node] decisions that each row has learned from */
+    int16_t *lane_features; /* [n_lanes, n_features] */
     uint16_t *apm[N_APM];
     int64_t *match_table[2];
     uint32_t *followers;
@@ -157,10 +167,11 @@ struct Mixer {
     int64_t capacity, step, decisions;
     int32_t learning; /* the weights' rate */
     Lane *lanes;
-    Py_buffer base, local; /* of the steps under way; obj NULL where there is no model, or they are C's */
+    Py_buffer base, local, features; /* of the steps under way; obj NULL where there is no model, or they are C's */
     struct {
         const char *base, *local; /* the weights themselves, NULL where there is no model */
-        Py_ssize_t base_lane, base_step, local_lane, local_step; /* bytes from one to the next */
+        const int8_t *features;
+        Py_ssize_t base_lane, base_step, local_lane, local_step, features_lane, features_step; /* bytes from one to the next */
     } given;
 };
 
@@ -386,7 +397,7 @@ INLINE void approach_group(Mixer *m, Lane *s, const Parts *parts)
 }
 
 /* Inputs of a mixer with such parts, filled up to whole vectors */
-INLINE int n_input(const Parts *parts) { return (3 + 2 * (parts->guesses + parts->contexts) + 15) / 16 * 16; }
+INLINE int n_input(const Parts *parts) { return (4 + 2 * (parts->guesses + parts->contexts) + 15) / 16 * 16; }
 
 /* The row of a weight set that predicts next, if a mixer with such parts has the set, is on its way. */
 INLINE void approach_weights(Mixer *m, Lane *s, int set, int chosen, const Parts *parts)
@@ -412,6 +423,9 @@ INLINE void approach_node(Mixer *m, Lane *s, const Parts *parts)
     if (s->base) {
         PREFETCH(s->base + (node->mid >> 6));
         PREFETCH(s->local + node->mid - 1);
+        s->head = m->head + (int64_t)s->node * m->n_features;
+        for (int i = 0; i < m->n_features; i += 32)
+            PREFETCH(s->head + i);
     }
 }
 
@@ -487,7 +501,7 @@ INLINE void begin_token(Mixer *m, Lane *s, int lane, const Parts *parts)
     for (int g = 0; g < parts->guesses; g++)
         s->alive |= (uint32_t)(guess[g] >= 0) << g;
     memset(s->input, 0, sizeof s->input);
-    s->input[2 * (parts->contexts + parts->guesses) + 2] = 256;
+    s->input[2 * (parts->contexts + parts->guesses) + 3] = 256;
     s->apm_hash = hash(17, r[0]);
     approach_weights(m, s, 0, r[0], parts);
     approach_weights(m, s, 2, place_in(t->field, t->field_tokens, 4), parts);
@@ -521,7 +535,7 @@ INLINE void enter_group(Mixer *m, Lane *s, const Parts *parts)
     s->position = 0;
 }
 
-/* |x| add up to less than 2^17, and |w| <= 2^14 */
+/* |x| add up to less than 2^17 with |w| <= 2^14, or to 2^18 with |w| <= HEAD_MAX */
 INLINE int32_t dot(const int16_t *restrict x, const int16_t *restrict w, int n)
 {
     int32_t sum = 0;
@@ -536,6 +550,16 @@ INLINE void train(const int16_t *restrict x, int16_t *restrict w, int16_t error,
         int16_t v = (int16_t)(w[i] + (int16_t)(((x[i] * error >> 14) + 1) >> 1));
         v = v > 1 << 14 ? 1 << 14 : v;
         w[i] = v < -(1 << 14) ? -(1 << 14) : v;
+    }
+}
+
+/* A row of the head learns; |x| <= 127, |error| < 2^13 */
+INLINE void train_head(const int16_t *restrict x, int16_t *restrict w, int16_t error, int n)
+{
+    for (int i = 0; i < n; i++) {
+        int16_t v = (int16_t)(w[i] + (int16_t)((((int16_t)(x[i] * 128) * error >> 14) + 1) >> 1));
+        v = v > HEAD_MAX ? HEAD_MAX : v;
+        w[i] = v < -HEAD_MAX ? -HEAD_MAX : v;
     }
 }
 
@@ -568,6 +592,9 @@ INLINE uint32_t predict_lane(Mixer *m, Lane *s, const Parts *parts)
         uint64_t middle = below(s, mid), right = s->base[last >> 6] + s->local[last] - middle;
         x[2 * G] = (int16_t)clamp(log2_of(m, right) - log2_of(m, middle - below(s, node->lo)), 4095);
         x[2 * G + 1] = (int16_t)linear22(squash(m, x[2 * G] * 256) >> 2);
+        int32_t z = clamp(x[2 * G] * 256 + (dot(s->features, s->head, m->n_features) >> HEAD_SHIFT), 16 * UNIT - 1);
+        s->p_head = squash(m, z);
+        x[2 * G + 2] = (int16_t)clamp(z >> 8, 4095);
     }
     for (int g = 0; g < G; g++)
         if (s->alive >> g & 1) {
@@ -608,7 +635,7 @@ INLINE void update_lane(Mixer *m, Lane *s, int bit, const Parts *parts)
 {
     const int C = parts->contexts, G = parts->guesses;
     const Node *node = m->nodes + s->node;
-    int32_t mid = node->mid, position = s->position;
+    int32_t mid = node->mid, position = s->position, row = s->node;
     s->position = 2 * position + 1 + bit;
     s->level++;
     s->node = bit ? node->right : node->left;
@@ -644,6 +671,12 @@ INLINE void update_lane(Mixer *m, Lane *s, int bit, const Parts *parts)
         s->final_weights[j] =
             clamp(s->final_weights[j] + ((s->stretched[j] * final_error + (1 << 11)) >> 12), (1 << 20) - 1);
     }
+    if (s->base) {
+        int32_t error = ((2 * target - (int32_t)s->p_head - (int32_t)s->p_mixed) >> 11) *
+                        (HEAD_FLOOR + HEAD_EXTRA / (100 + m->head_seen[row])) >> 14;
+        train_head(s->features, s->head, (int16_t)error, m->n_features);
+        m->head_seen[row] = (uint16_t)(m->head_seen[row] + (m->head_seen[row] < HEAD_SEEN));
+    }
     for (int g = 0; g < G; g++)
         if (s->alive >> g & 1) {
             int right = bit == (s->guess[g] >= mid);
@@ -666,6 +699,11 @@ INLINE void begin_lanes(Mixer *m, int n, int t, const Parts *parts)
         Lane *s = &m->lanes[l];
         s->base = base ? (const uint64_t *)(base + l * m->given.base_lane + t * m->given.base_step) : NULL;
         s->local = local ? (const uint32_t *)(local + l * m->given.local_lane + t * m->given.local_step) : NULL;
+        if (base) {
+            const int8_t *features = m->given.features + l * m->given.features_lane + t * m->given.features_step;
+            for (int i = 0; i < m->n_features; i++)
+                s->features[i] = features[i];
+        }
         begin_token(m, s, l, parts);
     }
 }
@@ -766,6 +804,7 @@ static void capsule_free(PyObject *capsule)
     if (m != NULL) {
         PyBuffer_Release(&m->base);
         PyBuffer_Release(&m->local);
+        PyBuffer_Release(&m->features);
         mixer_free(m);
     }
 }
@@ -789,6 +828,9 @@ static int mixer_set_up(Mixer *m, const Py_buffer *first)
     m->guess_map = zeros(m, first[1].len);
     m->weights = zeros(m, first[2].len);
     m->final_weights = zeros(m, first[3].len);
+    m->head = zeros(m, (size_t)m->n_node * m->n_features * sizeof *m->head);
+    m->head_seen = zeros(m, (size_t)m->n_node * sizeof *m->head_seen);
+    m->lane_features = zeros(m, (size_t)m->n_lanes * m->n_features * sizeof *m->lane_features);
     m->followers = zeros(m, sizeof *m->followers << m->follower_bits);
     m->lanes = zeros(m, (size_t)m->n_lanes * sizeof *m->lanes);
     m->k = zeros(m, (size_t)m->n_lanes * sizeof *m->k);
@@ -818,6 +860,7 @@ static int mixer_set_up(Mixer *m, const Py_buffer *first)
         s->match[0].at = s->match[1].at = -1;
         s->text.in_first = 1;
         s->node = -1;
+        s->features = m->lane_features + (int64_t)l * m->n_features;
         for (int w = 0; w < 2; w++) {
             s->text.n_field[w] = s->text.n_column[w] = 1;
             s->text.field_start[w][0] = s->text.column_start[w][0] = l;
@@ -829,21 +872,21 @@ static int mixer_set_up(Mixer *m, const Py_buffer *first)
 
 PyDoc_STRVAR(mixer_doc,
 "mixer(left, right, lo, mid, hi, text, start, log2, stretch, squash, slot_map, guess_map, weights, final_weights, light,\n"
-"      n_lanes, table_bits, run_bits, match_bits, follower_bits) -> capsule\n\n"
+"      n_features, n_lanes, table_bits, run_bits, match_bits, follower_bits) -> capsule\n\n"
 "A mixer that knows what prior.Learned holds; light: of few parts. Buffers: the tree (int32 [V-1] each), the pieces' bytes one after the other and\n"
 "int32 [V+1] where they start, tables uint16 [1024], int16 [4096], uint32 [2562]; numbers of table entries as log2.");
 static PyObject *mixer_new(PyObject *self, PyObject *args)
 {
     Py_buffer b[14];
-    int light, n_lanes, table_bits, run_bits, match_bits, follower_bits;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*y*y*y*y*y*y*y*y*piiiii", b, b + 1, b + 2, b + 3, b + 4, b + 5, b + 6, b + 7, b + 8,
-                          b + 9, b + 10, b + 11, b + 12, b + 13, &light, &n_lanes, &table_bits, &run_bits, &match_bits, &follower_bits))
+    int light, n_features, n_lanes, table_bits, run_bits, match_bits, follower_bits;
+    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*y*y*y*y*y*y*y*y*piiiiii", b, b + 1, b + 2, b + 3, b + 4, b + 5, b + 6, b + 7, b + 8,
+                          b + 9, b + 10, b + 11, b + 12, b + 13, &light, &n_features, &n_lanes, &table_bits, &run_bits, &match_bits, &follower_bits))
         return NULL;
     PyObject *capsule = NULL;
     Mixer *m = NULL;
     Py_ssize_t n_node = b[0].len / 4;
     int fits = n_node >= 1 && n_node < 65535 && b[6].len == (n_node + 2) * 4 && b[7].len == 2048 &&
-               b[8].len == 8192 && b[9].len == 10248 && n_lanes >= 1 && n_lanes <= 65536;
+               b[8].len == 8192 && b[9].len == 10248 && n_lanes >= 1 && n_lanes <= 65536 && n_features >= 0 && n_features <= 2048;
     for (int i = 1; i < 5; i++)
         fits = fits && b[i].len == n_node * 4;
     const Parts *parts = light ? &LIGHT : &FULL;
@@ -882,6 +925,7 @@ static PyObject *mixer_new(PyObject *self, PyObject *args)
         m->n_node = (int)n_node;
         m->vocab_size = m->n_node + 1;
         m->light = light;
+        m->n_features = n_features;
         m->n_lanes = n_lanes;
         m->table_bits = table_bits;
         m->run_bits = run_bits;
@@ -909,7 +953,10 @@ done:
     return capsule;
 }
 
-int lmc_mixer_vocabulary(const Mixer *m) { return m->vocab_size; }
+int lmc_mixer_fits(const Mixer *m, int vocab_size, int n_features)
+{
+    return m->vocab_size == vocab_size && m->n_features == n_features;
+}
 
 int lmc_mixer_ready(Mixer *m, Py_ssize_t n, Py_ssize_t T)
 {
@@ -935,26 +982,39 @@ int lmc_mixer_ready(Mixer *m, Py_ssize_t n, Py_ssize_t T)
     }
     PyBuffer_Release(&m->base);
     PyBuffer_Release(&m->local);
+    PyBuffer_Release(&m->features);
     memset(&m->given, 0, sizeof m->given);
     return 1;
 }
 
-/* Gets ready for T steps of lanes 0..n-1 with the weights of ids that Python has (None for no model).
+/* Whether that is an array of `width` values for each of T steps of n lanes, side by side. */
+static int rows_of(const Py_buffer *b, Py_ssize_t n, Py_ssize_t T, Py_ssize_t width, Py_ssize_t itemsize)
+{
+    return b->ndim == 3 && b->itemsize == itemsize && b->shape[0] == n && b->shape[1] == T && b->shape[2] == width &&
+           (width <= 1 || b->strides[2] == itemsize);
+}
+
+/* Gets ready for T steps of lanes 0..n-1 with the engine.Distribution that Python has (None for no model).
  * Returns 0 with an error set, else 1. */
-static int prepare(Mixer *m, Py_ssize_t n, Py_ssize_t T, PyObject *base, PyObject *local)
+static int prepare(Mixer *m, Py_ssize_t n, Py_ssize_t T, PyObject *said)
 {
     if (!lmc_mixer_ready(m, n, T))
         return 0;
-    if (base != Py_None || local != Py_None) {
-        if (PyObject_GetBuffer(base, &m->base, PyBUF_STRIDES) < 0 ||
-            PyObject_GetBuffer(local, &m->local, PyBUF_STRIDES) < 0)
+    if (said != Py_None) {
+        PyObject *base, *local, *features;
+        if (!PyTuple_Check(said)) {
+            PyErr_SetString(PyExc_TypeError, "a distribution is a tuple");
             return 0;
-        const Py_ssize_t *b = m->base.shape, *l = m->local.shape;
-        if (m->base.ndim != 3 || m->local.ndim != 3 || m->base.itemsize != 8 || m->local.itemsize != 4 || b[0] != n ||
-            l[0] != n || b[1] != T || l[1] != T || b[2] != (m->vocab_size + 63) / 64 || l[2] != m->vocab_size ||
-            (b[2] > 1 && m->base.strides[2] != 8) || m->local.strides[2] != 4) {
-            PyErr_SetString(PyExc_ValueError,
-                            "weights are base uint64 [n, T, ceil(V/64)] and local uint32 [n, T, V], by rows");
+        }
+        if (!PyArg_ParseTuple(said, "OOO", &base, &local, &features) ||
+            PyObject_GetBuffer(base, &m->base, PyBUF_STRIDES) < 0 ||
+            PyObject_GetBuffer(local, &m->local, PyBUF_STRIDES) < 0 ||
+            PyObject_GetBuffer(features, &m->features, PyBUF_STRIDES) < 0)
+            return 0;
+        if (!rows_of(&m->base, n, T, (m->vocab_size + 63) / 64, 8) || !rows_of(&m->local, n, T, m->vocab_size, 4) ||
+            !rows_of(&m->features, n, T, m->n_features, 1)) {
+            PyErr_SetString(PyExc_ValueError, "a distribution is base uint64 [n, T, ceil(V/64)], local uint32 [n, T, V] and "
+                                              "features int8 [n, T, n_features], by rows");
             return 0;
         }
         m->given.base = m->base.buf;
@@ -963,6 +1023,9 @@ static int prepare(Mixer *m, Py_ssize_t n, Py_ssize_t T, PyObject *base, PyObjec
         m->given.base_step = m->base.strides[1];
         m->given.local_lane = m->local.strides[0];
         m->given.local_step = m->local.strides[1];
+        m->given.features = m->features.buf;
+        m->given.features_lane = m->features.strides[0];
+        m->given.features_step = m->features.strides[1];
     }
     return 1;
 }
@@ -970,16 +1033,16 @@ static int prepare(Mixer *m, Py_ssize_t n, Py_ssize_t T, PyObject *base, PyObjec
 static Mixer *mixer_of(PyObject *capsule) { return PyCapsule_GetPointer(capsule, MIXER); }
 
 PyDoc_STRVAR(begin_doc,
-"mixer_begin(mixer, base, local, n)\n\n"
-"A step of lanes 0..n-1 begins; base uint64 [n, 1, ceil(V/64)] and local uint32 [n, 1, V] are the model's, or both None.");
+"mixer_begin(mixer, said, n)\n\n"
+"A step of lanes 0..n-1 begins; said is the network's engine.Distribution with T = 1, or None.");
 static PyObject *mixer_begin(PyObject *self, PyObject *args)
 {
-    PyObject *capsule, *base, *local;
+    PyObject *capsule, *said;
     Py_ssize_t n;
-    if (!PyArg_ParseTuple(args, "OOOn", &capsule, &base, &local, &n))
+    if (!PyArg_ParseTuple(args, "OOn", &capsule, &said, &n))
         return NULL;
     Mixer *m = mixer_of(capsule);
-    if (m == NULL || !prepare(m, n, 1, base, local))
+    if (m == NULL || !prepare(m, n, 1, said))
         return NULL;
     Py_BEGIN_ALLOW_THREADS
     begin_step(m, (int)n, 0);
@@ -1081,13 +1144,13 @@ static int take_tokens(PyObject *object, Py_buffer *tokens, int flags)
 }
 
 PyDoc_STRVAR(encode_doc,
-"mixer_encode(mixer, base, local, tokens: int32 [n, T], k: uint32 [24 n T], bits: uint8 [24 n T]) -> int\n\n"
+"mixer_encode(mixer, said, tokens: int32 [n, T], k: uint32 [24 n T], bits: uint8 [24 n T]) -> int\n\n"
 "Whole steps of known tokens: writes their decisions in coding order, returns how many they are.");
 static PyObject *mixer_encode(PyObject *self, PyObject *args)
 {
-    PyObject *capsule, *base, *local, *known;
+    PyObject *capsule, *said, *known;
     Py_buffer tokens, k, bits;
-    if (!PyArg_ParseTuple(args, "OOOOw*w*", &capsule, &base, &local, &known, &k, &bits))
+    if (!PyArg_ParseTuple(args, "OOOw*w*", &capsule, &said, &known, &k, &bits))
         return NULL;
     Mixer *m = mixer_of(capsule);
     Py_ssize_t count = -1;
@@ -1100,7 +1163,7 @@ static PyObject *mixer_encode(PyObject *self, PyObject *args)
             valid = valid && *token_at(&tokens, l, t) >= 0 && *token_at(&tokens, l, t) < m->vocab_size;
     if (!valid)
         PyErr_SetString(PyExc_ValueError, "tokens outside the vocabulary, or too little room for their decisions");
-    if (valid && prepare(m, n, T, base, local)) {
+    if (valid && prepare(m, n, T, said)) {
         uint32_t *out = k.buf;
         uint8_t *bit = bits.buf;
         count = 0;
@@ -1145,12 +1208,15 @@ static int read_step(Mixer *m, RangeDecoder *coder, int n, int t)
     return 1;
 }
 
-int lmc_mixer_decode(Mixer *m, RangeDecoder *coder, int n, const uint64_t *base, const uint32_t *local, int32_t *tokens)
+int lmc_mixer_decode(Mixer *m, RangeDecoder *coder, int n, const uint64_t *base, const uint32_t *local,
+                     const int8_t *features, int32_t *tokens)
 {
     m->given.base = (const char *)base;
     m->given.local = (const char *)local;
     m->given.base_lane = (Py_ssize_t)sizeof *base * ((m->vocab_size + 63) / 64);
     m->given.local_lane = (Py_ssize_t)sizeof *local * m->vocab_size;
+    m->given.features = features;
+    m->given.features_lane = m->n_features;
     int possible = read_step(m, coder, n, 0);
     for (int l = 0; l < n && possible; l++)
         tokens[l] = ~m->lanes[l].node;
@@ -1158,20 +1224,20 @@ int lmc_mixer_decode(Mixer *m, RangeDecoder *coder, int n, const uint64_t *base,
 }
 
 PyDoc_STRVAR(decode_doc,
-"mixer_decode(mixer, decoder, base, local, tokens: writable int32 [n, T]) -> bool\n\n"
+"mixer_decode(mixer, decoder, said, tokens: writable int32 [n, T]) -> bool\n\n"
 "Whole steps, their decisions read by a range_decoder; False when no encoder writes such data.");
 static PyObject *mixer_decode(PyObject *self, PyObject *args)
 {
-    PyObject *capsule, *decoder, *base, *local, *wanted;
+    PyObject *capsule, *decoder, *said, *wanted;
     Py_buffer tokens;
-    if (!PyArg_ParseTuple(args, "OOOOO", &capsule, &decoder, &base, &local, &wanted))
+    if (!PyArg_ParseTuple(args, "OOOO", &capsule, &decoder, &said, &wanted))
         return NULL;
     Mixer *m = mixer_of(capsule);
     RangeDecoder *coder = m ? PyCapsule_GetPointer(decoder, RANGE_DECODER) : NULL;
     if (coder == NULL || !take_tokens(wanted, &tokens, PyBUF_WRITABLE))
         return NULL;
     Py_ssize_t n = tokens.shape[0], T = tokens.shape[1];
-    int ready = prepare(m, n, T, base, local), possible = 1;
+    int ready = prepare(m, n, T, said), possible = 1;
     if (ready) {
         Py_BEGIN_ALLOW_THREADS
         for (Py_ssize_t t = 0; t < T && possible; t++) {

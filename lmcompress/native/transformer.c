@@ -240,17 +240,17 @@ static PyObject *engine_start(PyObject *self, PyObject *args)
 }
 
 PyDoc_STRVAR(engine_run_doc,
-"engine_run(engine, state, tokens, n: int, T: int, logits, base, local) -> None\n\n"
+"engine_run(engine, state, tokens, n: int, T: int, logits, said) -> None\n\n"
 "tokens int32 [n, T] of lanes 0..n-1 in; out, of what follows, either logits int16 [n, T, V] or, where logits is None,\n"
-"base uint64 [n, T, ceil(V / 64)] and local uint32 [n, T, V]. Releases the GIL.\n"
+"an engine.Distribution's arrays. Releases the GIL.\n"
 "ValueError for a token outside the vocabulary and for more lanes than were still running.");
 static PyObject *engine_run(PyObject *self, PyObject *args)
 {
-    PyObject *engine, *state_capsule, *tokens_object, *logits_object, *base_object, *local_object;
+    PyObject *engine, *state_capsule, *tokens_object, *logits_object, *said, *base_object = Py_None, *local_object = Py_None, *features_object = Py_None;
     int n;
     long long T;
-    if (!PyArg_ParseTuple(args, "OOOiLOOO", &engine, &state_capsule, &tokens_object, &n, &T, &logits_object,
-                          &base_object, &local_object))
+    if (!PyArg_ParseTuple(args, "OOOiLOO", &engine, &state_capsule, &tokens_object, &n, &T, &logits_object, &said) ||
+        (logits_object == Py_None && !PyArg_ParseTuple(said, "OOO", &base_object, &local_object, &features_object)))
         return NULL;
     Handle *handle = PyCapsule_GetPointer(engine, ENGINE);
     Lanes *lanes = handle == NULL ? NULL : PyCapsule_GetPointer(state_capsule, STATE);
@@ -261,14 +261,15 @@ static PyObject *engine_run(PyObject *self, PyObject *args)
         PyErr_Format(PyExc_ValueError, "%d lanes are still running, not %d", active, n);
         return NULL;
     }
-    Py_buffer tokens = {0}, logits = {0}, base = {0}, local = {0};
+    Py_buffer tokens = {0}, logits = {0}, base = {0}, local = {0}, features = {0};
     PyObject *result = NULL;
     int64_t V = handle->shape.vocab_size, groups = (V + GROUP - 1) / GROUP;
     if (take(tokens_object, &tokens, 0, n * T, 4, "tokens"))
         goto end;
     if (logits_object != Py_None ? take(logits_object, &logits, 1, n * T * V, 2, "logits")
                                  : take(base_object, &base, 1, n * T * groups, 8, "base") ||
-                                       take(local_object, &local, 1, n * T * V, 4, "local"))
+                                       take(local_object, &local, 1, n * T * V, 4, "local") ||
+                                       take(features_object, &features, 1, n * T * handle->shape.d_model, 1, "features"))
         goto end;
     const int32_t *ids = tokens.buf;
     int bad = 0;
@@ -280,7 +281,7 @@ static PyObject *engine_run(PyObject *self, PyObject *args)
     }
     Py_BEGIN_ALLOW_THREADS
     PyThread_acquire_lock(lanes->lock, WAIT_LOCK);
-    lmc_engine_run(handle->engine, lanes->state, ids, n, T, logits.buf, base.buf, local.buf);
+    lmc_engine_run(handle->engine, lanes->state, ids, n, T, logits.buf, base.buf, local.buf, features.buf);
     PyThread_release_lock(lanes->lock);
     Py_END_ALLOW_THREADS
     Py_INCREF(Py_None);
@@ -290,6 +291,7 @@ end:
     PyBuffer_Release(&logits);
     PyBuffer_Release(&base);
     PyBuffer_Release(&local);
+    PyBuffer_Release(&features);
     return result;
 }
 

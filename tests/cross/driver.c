@@ -209,7 +209,8 @@ static void test_model(const Kernel *kernel, const Shape *s, const Arrays *array
     int16_t *got = need(rows * V * sizeof *got);
     uint64_t *got_base = need(rows * groups * sizeof *got_base);
     uint32_t *got_local = need(rows * V * sizeof *got_local);
-    lmc_engine_run(engine, state, tokens, lanes, steps, got, NULL, NULL);
+    int8_t *features = need(rows * s->d_model);
+    lmc_engine_run(engine, state, tokens, lanes, steps, got, NULL, NULL, NULL);
     check(memcmp(got, logits, rows * V * sizeof *got) == 0, kernel->name, "whole run");
     lmc_engine_cumulate(engine, got, (int64_t)rows, got_base, got_local);
     check(memcmp(got_base, base, rows * groups * sizeof *base) == 0, kernel->name, "base");
@@ -218,7 +219,7 @@ static void test_model(const Kernel *kernel, const Shape *s, const Arrays *array
     state = lmc_state_new(engine, lanes, threads);
     memset(got_base, 0, rows * groups * sizeof *got_base);
     memset(got_local, 0, rows * V * sizeof *got_local);
-    lmc_engine_run(engine, state, tokens, lanes, steps, NULL, got_base, got_local);
+    lmc_engine_run(engine, state, tokens, lanes, steps, NULL, got_base, got_local, features);
     check(memcmp(got_base, base, rows * groups * sizeof *base) == 0, kernel->name, "base at once");
     check(memcmp(got_local, local, rows * V * sizeof *local) == 0, kernel->name, "local at once");
     lmc_state_free(state);
@@ -228,11 +229,12 @@ static void test_model(const Kernel *kernel, const Shape *s, const Arrays *array
         int n = t < steps / 2 ? lanes : lanes - 1; /* the last lane ends early */
         for (int l = 0; l < n; l++)
             column[l] = tokens[l * steps + t];
-        lmc_engine_run(engine, state, column, n, 1, got, NULL, NULL);
+        lmc_engine_run(engine, state, column, n, 1, got, NULL, NULL, NULL);
         for (int l = 0; l < n; l++)
             check(memcmp(got + l * V, logits + ((size_t)l * steps + t) * V, V * sizeof *got) == 0, kernel->name, "step");
     }
     lmc_free(column);
+    lmc_free(features);
     lmc_free(got);
     lmc_free(got_base);
     lmc_free(got_local);
