@@ -25,7 +25,7 @@ import numpy as np
 
 from lmcompress import _native, modelfile
 from lmcompress.codec import layout, spans
-from lmcompress.engine import Distribution
+from lmcompress.distribution import Distribution
 from lmcompress.engine import native as engine
 from lmcompress.mixer import native as mixer
 from lmcompress.predictor import NetworkAlone
@@ -62,16 +62,21 @@ def compiled(source: Path) -> ModuleType:
 def outputs(network: Any, digest: bytes, previous: np.ndarray, cache: Path | None) -> tuple[np.ndarray, np.ndarray]:
     """Logits int16 [L, T, V] and features int8 [L, T, d_model], from the cache where it has them."""
     key = hashlib.sha256(digest + previous.tobytes() + str(previous.shape).encode()).hexdigest()[:24]
-    files = [cache / f"{key}.{what}.npy" for what in ("logits", "features")] if cache else []
-    if files and all(file.exists() for file in files):
-        return np.load(files[0], mmap_mode="r"), np.load(files[1], mmap_mode="r")
-    states = network.start(len(previous)), network.start(len(previous))
-    parts = [previous[:, t : t + PART] for t in range(0, previous.shape[1], PART)]
-    logits = np.concatenate([network.run(states[0], part) for part in parts], axis=1)
-    features = np.concatenate([network.distribution(states[1], part).features for part in parts], axis=1)
-    for file, array in zip(files, (logits, features), strict=False):
-        np.save(file, array)
-    return logits, features
+    if cache and (cache / f"{key}.features.npy").exists():
+        return np.load(cache / f"{key}.logits.npy", mmap_mode="r"), np.load(
+            cache / f"{key}.features.npy", mmap_mode="r"
+        )
+    logits, features = [], []
+    state, again = network.start(len(previous)), network.start(len(previous))
+    for t in range(0, previous.shape[1], PART):
+        part = previous[:, t : t + PART]
+        logits.append(network.run(state, part))
+        features.append(network.distribution(again, part).features)  # an engine gives these or logits
+    result = np.concatenate(logits, axis=1), np.concatenate(features, axis=1)
+    if cache:
+        np.save(cache / f"{key}.logits.npy", result[0])
+        np.save(cache / f"{key}.features.npy", result[1])
+    return result
 
 
 def cost(learner: Any, tokens: np.ndarray, counts: np.ndarray, known: Any, network: Any) -> float:
@@ -120,9 +125,17 @@ def main() -> None:
             mixer._native = module  # type: ignore[attr-defined]
             for use in (None, known) if network else (None,):
                 start = time.process_time()
-                learner = mixer.Mixer(
-                    tree, model.tokenizer.pieces, arguments.bits, len(lanes), len(tokens), arguments.light
+                n_features = 0 if use is None else model.config.d_model
+                args = (
+                    tree,
+                    model.tokenizer.pieces,
+                    arguments.bits,
+                    len(lanes),
+                    len(tokens),
+                    arguments.light,
+                    n_features,
                 )
+                learner = mixer.Mixer(*args)
                 size = cost(learner, lanes, counts, use, network)
                 seconds = time.process_time() - start
                 what = "mixer" if use is None else "both"

@@ -30,7 +30,7 @@ COUNT = 255  # that a statistic has at most when the next document begins
 
 def ignorant(parts: prior.Parts, vocab_size: int) -> prior.Learned:
     """Statistics that believe their index, equal trust in all inputs but the network's, which has ten times as much, of which the
-    head has a third."""
+    correction has a third."""
     slots = np.array([squash((q * 192 + 96 - 3072) * 256) >> 2 for q in range(32)], np.uint32)
     lengths = [256 + c // 4 * 100 for c in range(prior.CONFIDENCES)]
     odds = np.array([lengths, lengths, *[[512] * prior.CONFIDENCES] * (parts.guesses - 2)])

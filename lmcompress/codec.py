@@ -59,15 +59,21 @@ def most_lanes(config: CodecConfig, n_bytes: int, n_tokens: int) -> int:
 
 
 def memory(config: CodecConfig, model: Model | None, raw_size: int) -> int:
-    """Bytes that decoding a block of that size takes at most, the model aside: space to work in, the mixer's tables and head,
+    """Bytes that decoding a block of that size takes at most, the model aside: space to work in, the mixer's tables and correction,
     what lanes remember and what the network says of their next tokens, and the block's tokens and text themselves
     (docs/LOG.md)."""
-    lane = head = 0
+    lane = correction = 0
     if model is not None and config.network:
         shape = model.config
-        head = 2 * shape.vocab_size * (shape.d_model + 1)
-        lane = 2 * HEAD_SIZE * shape.n_layer * shape.window + 8 * shape.vocab_size
-    return WORK + (5 << config.mixer_bits) // 4 + head + lane * most_lanes(config, raw_size, raw_size) + 20 * raw_size
+        correction = 2 * shape.vocab_size * (shape.d_model + 1) if config.mixer_bits else 0
+        lane = 2 * HEAD_SIZE * shape.n_layer * shape.window + 8 * shape.vocab_size + 3 * shape.d_model
+    return (
+        WORK
+        + (5 << config.mixer_bits) // 4
+        + correction
+        + lane * most_lanes(config, raw_size, raw_size)
+        + 20 * raw_size
+    )
 
 
 class Codec:

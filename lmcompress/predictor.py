@@ -14,7 +14,7 @@ import numpy as np
 
 from lmcompress.coder import BACKENDS, IMPOSSIBLE, Decoder
 from lmcompress.config import CodecConfig
-from lmcompress.engine import Distribution
+from lmcompress.distribution import Distribution
 from lmcompress.errors import CorruptError
 from lmcompress.mixer.reference import decode
 from lmcompress.tokenizer import Tokenizer, byte_tokenizer
@@ -97,7 +97,7 @@ class NetworkAlone:
     def encode(self, said: Distribution, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ks, all_bits = [], []
         for t in range(tokens.shape[1]):
-            self.begin(said.at(t), len(tokens))
+            self.begin(said.step(t), len(tokens))
             while len(self.lanes):
                 ks.append(self.predict())
                 middle = self.tree.mid[self.nodes[self.lanes]]

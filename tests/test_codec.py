@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lmcompress.codec import MAX_LANES, Codec, layout, pack, spans, unpack
 from lmcompress.coder import BACKENDS
 from lmcompress.config import CodecConfig, ModelConfig
-from lmcompress.engine import Distribution
+from lmcompress.distribution import Distribution
 from lmcompress.errors import CorruptError, UnsupportedError
 from lmcompress.predictor import NetworkAlone
 from lmcompress.tree import Tree
@@ -139,6 +139,8 @@ def test_memory_counts_tables_lanes_and_text() -> None:
     state = 2 * 64 * MODEL.config.n_layer * MODEL.config.window  # bytes, of keys and values
     assert memory(many, 1 << 20) - memory(few, 1 << 20) >= (1024 - 1) * state
     assert memory(CodecConfig(1 << 10, 22, network=False), 1 << 20) < memory(many, 1 << 20)
+    tables, weights = 5 << 20, 2 * MODEL.config.vocab_size * MODEL.config.d_model
+    assert memory(few, 1 << 20) - memory(CodecConfig(1 << 20, 0), 1 << 20) >= tables + weights
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -149,8 +151,8 @@ def test_parameters_come_back(config: CodecConfig) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        *(b"", b"\x0e\x16", b"\x05\x16\x05", b"\x0e\x28\x05", b"\x0e\x00\x04", b"\x0e\x00\x07"),
-        *(b"\x0e\x16\x01", b"\x0e\x16\x09"),  # another version of the mixer
+        *(b"", b"\x0e\x16", b"\x05\x16\x09", b"\x0e\x28\x09", b"\x0e\x00\x08", b"\x0e\x00\x0b"),
+        *(b"\x0e\x16\x01", b"\x0e\x16\x05", b"\x0e\x16\x0d"),  # another version of the mixer
     ],
 )
 def test_unknown_parameters_are_refused(data: bytes) -> None:

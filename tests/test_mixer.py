@@ -11,7 +11,7 @@ import pytest
 
 from lmcompress.coder import BACKENDS, Decoder, Encoder
 from lmcompress.config import ModelConfig
-from lmcompress.engine import Distribution
+from lmcompress.distribution import Distribution
 from lmcompress.errors import CorruptError
 from lmcompress.mixer import prior, reference, tables
 from lmcompress.tokenizer import Tokenizer, byte_tokenizer
@@ -210,18 +210,20 @@ def test_native_refuses_wrong_weights() -> None:
     assert len(mixer.predict()) == 2
 
 
-def test_the_head_at_its_bounds() -> None:
-    """One feature that always says the same: its weights grow until they may not."""
+@pytest.mark.parametrize(("n_features", "loud"), [(64, 2), (64, 30), (2048, 2048)])
+def test_the_correction_at_its_bounds(n_features: int, loud: int) -> None:
+    """Features that always say the same: the weights grow until they may not, or the sum does."""
     tree, T = Tree(np.full(256, 8, np.uint8)), 400
-    a, b = (m.Mixer(tree, byte_tokenizer().pieces, 16, 2, 2 * T, True, 64) for m in (reference, native))
+    a, b = (m.Mixer(tree, byte_tokenizer().pieces, 16, 2, 2 * T, True, n_features) for m in (reference, native))
     base = np.tile(np.arange(4, dtype=np.uint64) * np.uint64(64), (2, T, 1))
     local = np.tile(np.arange(256, dtype=np.uint32) % 64 + np.uint32(1), (2, T, 1))
-    features = np.zeros((2, T, 64), np.int8)
-    features[..., 5], features[..., 6] = 127, -127
+    features = np.zeros((2, T, n_features), np.int8)
+    features[..., :loud:2], features[..., 1:loud:2] = 127, -127
     network, tokens = Distribution(base, local, features), np.tile(np.array([[255], [254]], np.int32), (1, T))
     k, _ = a.encode(network, tokens)
     np.testing.assert_array_equal(k, b.encode(network, tokens)[0])
-    assert a.head.weights.max() == 8192 and a.head.weights.min() == -8192
+    bounds = a.correction.weights.min(), a.correction.weights.max()
+    assert bounds == (-8192, 8192) if loud == 2 else bounds[1] > 0
 
 
 def test_tables() -> None:

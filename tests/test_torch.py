@@ -34,6 +34,9 @@ def test_torch_engine_is_the_reference(config: ModelConfig, device: str) -> None
     parts.append(fast.run(b, tokens[:, 72:]))
     assert np.array_equal(np.concatenate(parts, axis=1), expected)
     assert np.array_equal(fast.step(b, tokens[:2, 0]), plain.step(a, tokens[:2, 0]))  # a lane drops out
+    for part in (tokens[:2, 1:5], tokens[:1, 5]):
+        for ours, theirs in zip(fast.distribution(b, part), plain.distribution(a, part), strict=True):
+            assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs)
     for ours, theirs in zip(fast.cumulate(expected), plain.cumulate(expected), strict=True):
         assert np.array_equal(ours, theirs)
 

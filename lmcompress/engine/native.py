@@ -15,7 +15,8 @@ import numpy as np
 
 from lmcompress import _native
 from lmcompress.config import TURNS
-from lmcompress.engine import Distribution, reference
+from lmcompress.distribution import Distribution
+from lmcompress.engine import reference
 from lmcompress.errors import UnsupportedError
 from lmcompress.modelfile import Model
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmcompress.config import HEAD_SIZE, PERIOD, ROTARY, TURNS
-from lmcompress.engine import Distribution
+from lmcompress.distribution import Distribution
 from lmcompress.modelfile import Model
 
 NORM = 32  # a normalized activation of 1.0

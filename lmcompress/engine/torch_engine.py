@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from lmcompress.config import HEAD_SIZE, PERIOD, ROTARY, TURNS
-from lmcompress.engine import Distribution, reference
+from lmcompress.distribution import Distribution
+from lmcompress.engine import reference
 from lmcompress.engine.reference import EMBED_SHIFT, NORM, SCORE_SHIFT
 from lmcompress.modelfile import Model
 

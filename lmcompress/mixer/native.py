@@ -11,7 +11,7 @@ import numpy as np
 
 from lmcompress import _native
 from lmcompress.coder import IMPOSSIBLE, Decoder
-from lmcompress.engine import Distribution
+from lmcompress.distribution import Distribution
 from lmcompress.errors import CorruptError
 from lmcompress.mixer import prior, reference
 from lmcompress.mixer.tables import LOG2, SQUASH, STRETCH, sizes
@@ -63,7 +63,7 @@ class Mixer:
 
     def begin(self, said: Distribution | None, n: int) -> None:
         """A step of lanes 0..n-1 begins."""
-        _native.mixer_begin(self.capsule, said and said.at(None), n)
+        _native.mixer_begin(self.capsule, None if said is None else said.one_step(), n)
 
     def predict(self) -> np.ndarray:
         """k uint32 [active]."""

@@ -1,6 +1,6 @@
 """The mixer, plainly: this is its specification; docs/MIXER.md says the same in words.
 
-Knows: tokens and the bytes of their pieces, the tree, lanes, a model's weights of the ids where there is one.
+Knows: tokens and the bytes of their pieces, the tree, lanes, a network's distribution and features where there is one.
 Does not know: the coder, models, blocks.
 Integers only. `hash64` is modulo 2^64; >> rounds towards minus infinity. Log2 odds are in 1/256 where they are inputs,
 in 1/UNIT where they are sums. Indices into history are step * n_lanes + lane.
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lmcompress.coder import Decoder
-from lmcompress.engine import Distribution
+from lmcompress.distribution import Distribution
 from lmcompress.mixer import prior
 from lmcompress.mixer.prior import CONFIDENCES, FIELDS, FULL, LEVELS, LIGHT
 from lmcompress.mixer.tables import LOG2, SQUASH, STRETCH, sizes
@@ -31,8 +31,8 @@ RUN_LENGTHS = 16
 MATCH_LENGTHS = (6, 2)  # tokens hashed to find the long and the short match
 MATCH_MAX = 40
 LEARN_FLOOR, LEARN_EXTRA = 16, 100
-HEAD_FLOOR, HEAD_EXTRA = 512, 512000  # of the head's rate
-HEAD_SHIFT = 3
+CORRECTION_FLOOR, CORRECTION_EXTRA = 512, 512000  # of its rate
+CORRECTION_SHIFT, CORRECTION_SEEN = 3, 65535
 FIRST_DECISIONS = 4096  # as many as if they were made: the rate of learning starts lower
 UNIT = 65536
 ONE = 1 << 13  # of a weight
@@ -76,7 +76,7 @@ def linear22(p: int) -> int:
 def decode(mixer: Any, coder: Decoder, said: Distribution | None, tokens: np.ndarray) -> None:
     """Mixer.decode, for any mixer."""
     for t in range(tokens.shape[1]):
-        mixer.begin(said and said.at(t), len(tokens))
+        mixer.begin(None if said is None else said.step(t), len(tokens))
         while len(k := mixer.predict()):
             mixer.update(coder.decode(k))
         tokens[:, t] = mixer.tokens()
@@ -96,24 +96,24 @@ class Statistics:
         self.n[i] += self.n[i] < 1023
 
 
-class Head:
+class Correction:
     """The network's last layer, as far as the text has changed it: logistic regression on the features at each node."""
 
     def __init__(self, n_nodes: int, n_features: int) -> None:
         self.weights = np.zeros((n_nodes, n_features), np.int64)
         self.seen = [0] * n_nodes  # decisions that each row has learned from
 
-    def correction(self, node: int, features: np.ndarray) -> int:
-        """Of the network's log2 odds, in 1/UNIT; features int8 [n_features]."""
-        return int(features.astype(np.int64) @ self.weights[node]) >> HEAD_SHIFT
+    def of(self, node: int, features: np.ndarray) -> int:
+        """What is added to the network's log2 odds, in 1/UNIT; features int8 [n_features]."""
+        return int(features.astype(np.int64) @ self.weights[node]) >> CORRECTION_SHIFT
 
     def learn(self, node: int, features: np.ndarray, error: int) -> None:
         """error: target less prediction, in 2^-24."""
-        rate = HEAD_FLOOR + HEAD_EXTRA // (100 + self.seen[node])
+        rate = CORRECTION_FLOOR + CORRECTION_EXTRA // (100 + self.seen[node])
         error = (error >> 10) * rate >> 14
         row = self.weights[node]
         np.clip(row + ((features.astype(np.int64) * error + 128) >> 8), -ONE, ONE, out=row)
-        self.seen[node] = min(self.seen[node] + 1, 65535)
+        self.seen[node] = min(self.seen[node] + 1, CORRECTION_SEEN)
 
 
 class Text:
@@ -222,7 +222,7 @@ class Lane:
         self.stretched: list[int] = []
         self.p_set: list[int] = []
         self.p_mixed = 0
-        self.p_head = 0
+        self.p_corrected = 0
         self.apm_used: list[tuple[int, int]] = []
 
 
@@ -261,7 +261,7 @@ class Mixer:
         ends = np.cumsum(parts.rows(V))[:-1]
         self.weights = np.split(first.weights[:, : parts.inputs].astype(np.int64), ends)
         self.final_weights = first.final_weights[:, : parts.sets].tolist()
-        self.head = Head(V - 1, n_features)
+        self.correction = Correction(V - 1, n_features)
         row = [squash((q - 12) * UNIT) >> 8 for q in range(25)]
         self.apm = [[list(row) for _ in range(n)] for n in (V - 1, 1 << APM_BITS)[: parts.apms]]
         self.history: list[int] = []
@@ -313,7 +313,7 @@ class Mixer:
         """(k uint32, bits uint8) of the decisions, in coding order, of T steps whose tokens int32 [n, T] are known."""
         ks, all_bits = [], []
         for t in range(tokens.shape[1]):
-            self.begin(said and said.at(t), len(tokens))
+            self.begin(None if said is None else said.step(t), len(tokens))
             while len(k := self.predict()):
                 bits = [tokens[lane.number, t] >= self.tree.mid[lane.node] for lane in self.predicted]
                 ks.append(k)
@@ -436,9 +436,9 @@ class Mixer:
             below = [self._below(lane.number, edge) for edge in (lo, mid, hi)]
             x[model] = clamp(log2(below[2] - below[1]) - log2(below[1] - below[0]), 4095)
             x[model + 1] = linear22(squash(x[model] * 256) >> 2)
-            z = x[model] * 256 + self.head.correction(node, self.said.features[lane.number])
+            z = x[model] * 256 + self.correction.of(node, self.said.features[lane.number])
             z = clamp(z, 16 * UNIT - 1)
-            lane.p_head = squash(z)
+            lane.p_corrected = squash(z)
             x[model + 2] = clamp(z >> 8, 4095)
         x[model + 3] = 256
         lane.input = np.array(x, np.int64)
@@ -504,8 +504,8 @@ class Mixer:
             step = (lane.stretched[j] * final_error + 2048) >> 12
             lane.final[j] = clamp(lane.final[j] + step, (1 << 20) - 1)
         if self.said is not None:
-            error = (2 * target - lane.p_head - lane.p_mixed) >> 1
-            self.head.learn(lane.node, self.said.features[lane.number], error)
+            error = (2 * target - lane.p_corrected - lane.p_mixed) >> 1
+            self.correction.learn(lane.node, self.said.features[lane.number], error)
         for apm, (row, i) in zip(self.apm, lane.apm_used, strict=True):
             apm[row][i] += ((65535 + 31 if bit else 0) - apm[row][i]) >> 5
         self.decisions += 1

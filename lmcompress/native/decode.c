@@ -39,7 +39,7 @@ static PyObject *decode(PyObject *self, PyObject *args)
     for (Py_ssize_t l = 0; valid && l < n; l++)
         valid = ((int32_t *)previous.buf)[l] >= 0 && ((int32_t *)previous.buf)[l] < V;
     if (!valid) {
-        PyErr_SetString(PyExc_ValueError, "tokens are int32 [n, T] and int32 [n], in the vocabulary, of lanes that still run");
+        PyErr_SetString(PyExc_ValueError, "tokens are int32 [n, T] and int32 [n], in the vocabulary, of lanes that still run; the mixer is of the network's shape");
         goto end;
     }
     base = malloc((size_t)n * groups * sizeof *base);

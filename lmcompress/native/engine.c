@@ -397,15 +397,17 @@ static void product(Pass *pass, const Matrix *w, const uint8_t *x, Result result
     run_timed(pass->state, LMC_MATRICES, product_part, pass, pass->parts);
 }
 
-static void cumulate_part(const void *context, int row)
+static void distribute_part(const void *context, int row)
 {
     const Pass *pass = context;
     const Engine *e = pass->engine;
     const Work *w = &pass->state->work;
     e->kernel->cumulate(w->rows_logits[row], e->shape.vocab_size, e->exp24, w->rows_base[row], w->rows_local[row]);
     int d = e->shape.d_model;
+    const uint8_t *restrict a = w->a + (size_t)row * d;
+    int8_t *restrict features = w->rows_features[row];
     for (int i = 0; i < d; i++)
-        w->rows_features[row][i] = (int8_t)(w->a[(size_t)row * d + i] - 128);
+        features[i] = (int8_t)(a[i] - 128);
 }
 
 /* What a call is asked for. */
@@ -458,7 +460,7 @@ static void forward(const Engine *e, State *state, const Run *run, int first, in
     normalize(&pass, e->head_gain);
     product(&pass, &e->head, w->a, TO_INT16, s->vocab_size, w->rows_logits);
     if (run->logits == NULL)
-        run_timed(state, LMC_DISTRIBUTION, cumulate_part, &pass, rows);
+        run_timed(state, LMC_DISTRIBUTION, distribute_part, &pass, rows);
 }
 
 void lmc_engine_run(const Engine *e, State *state, const int32_t *tokens, int n, int64_t T, int16_t *logits, uint64_t *base,

@@ -1,6 +1,6 @@
 /* The online context mixer: the probability of each branch on the way down the tree, learned while coding.
  *
- * Knows: tokens and the bytes of their pieces, the tree, lanes, a model's weights of the ids where there is one.
+ * Knows: tokens and the bytes of their pieces, the tree, lanes, a network's distribution and features where there is one.
  * Does not know: models, blocks; of the coder, how a decision is read. Integers only; docs/MIXER.md specifies every operation,
  * and mixer/reference.py is the same in Python, bit for bit. */
 #include "mixer.h"
@@ -38,11 +38,12 @@
 #define WRONG 127           /* not 0: what is left of a step that rounds down */
 #define LEARN_FLOOR 16
 #define LEARN_EXTRA 100
-#define HEAD_FLOOR 512      /* of the head's rate */
-#define HEAD_EXTRA 512000
-#define HEAD_SHIFT 3
-#define HEAD_MAX 8192
-#define HEAD_SEEN 65535
+#define CORRECTION_FLOOR 512 /* of its rate */
+#define CORRECTION_EXTRA 512000
+#define CORRECTION_SHIFT 3
+#define CORRECTION_MAX 8192 /* of a weight */
+#define CORRECTION_SEEN 65535
+#define MAX_FEATURES 2048
 #define FIRST_DECISIONS 4096 /* as many as if they were made: the rate of learning starts lower */
 #define UNIT 65536          /* of the stretched domain, outside the inputs: one bit of log2 odds */
 #define HUGE_PAGE (1 << 21)
@@ -65,6 +66,7 @@
 #define VECTOR
 #endif
 
+_Static_assert(127LL * MAX_FEATURES * CORRECTION_MAX <= INT32_MAX, "sums of products fit");
 _Static_assert((-3 >> 1) == -2, "right shifts of negative numbers round down");
 
 typedef int16_t Slot;       /* (p - 2048) << 4 | count: 12 bits of probability, how often seen */
@@ -119,13 +121,13 @@ typedef struct {
     const uint64_t *base;
     const uint32_t *local;
     int16_t *features;             /* [n_features] */
-    int16_t *head;                 /* the node's weights of them */
+    int16_t *correction;           /* the node's weights of them */
     int32_t used[N_CTX];           /* statistics of the slots */
     int16_t input[N_INPUT];        /* contexts, contexts again, guesses, guesses again, the model's three, 256 */
     int16_t *weights[N_SET];
     int32_t *final_weights;
     int32_t stretched[N_SET];
-    uint32_t p_set[N_SET], p_mixed, p_head;
+    uint32_t p_set[N_SET], p_mixed, p_corrected;
     uint16_t *apm[N_APM];
     uint32_t follower;             /* the cell that learns the next token */
     Run *run[N_RUN];
@@ -155,8 +157,8 @@ struct Mixer {
     int16_t *weights;
     int32_t *final_weights;
     int32_t set_start[N_SET];
-    int16_t *head;       /* [n_node, n_features]: the network's last layer, as far as the text has changed it */
-    uint16_t *head_seen; /* [n_node] decisions that each row has learned from */
+    int16_t *correction;       /* [n_node, n_features]: the network's last layer, as far as the text has changed it */
+    uint16_t *correction_seen; /* [n_node] decisions that each row has learned from */
     int16_t *lane_features; /* [n_lanes, n_features] */
     uint16_t *apm[N_APM];
     int64_t *match_table[2];
@@ -169,7 +171,7 @@ struct Mixer {
     Lane *lanes;
     Py_buffer base, local, features; /* of the steps under way; obj NULL where there is no model, or they are C's */
     struct {
-        const char *base, *local; /* the weights themselves, NULL where there is no model */
+        const char *base, *local; /* what the network says, NULL where there is none */
         const int8_t *features;
         Py_ssize_t base_lane, base_step, local_lane, local_step, features_lane, features_step; /* bytes from one to the next */
     } given;
@@ -423,9 +425,9 @@ INLINE void approach_node(Mixer *m, Lane *s, const Parts *parts)
     if (s->base) {
         PREFETCH(s->base + (node->mid >> 6));
         PREFETCH(s->local + node->mid - 1);
-        s->head = m->head + (int64_t)s->node * m->n_features;
+        s->correction = m->correction + (int64_t)s->node * m->n_features;
         for (int i = 0; i < m->n_features; i += 32)
-            PREFETCH(s->head + i);
+            PREFETCH(s->correction + i);
     }
 }
 
@@ -535,7 +537,7 @@ INLINE void enter_group(Mixer *m, Lane *s, const Parts *parts)
     s->position = 0;
 }
 
-/* |x| add up to less than 2^17 with |w| <= 2^14, or to 2^18 with |w| <= HEAD_MAX */
+/* |x| add up to less than 2^17 with |w| <= 2^14, or to 2^18 with |w| <= CORRECTION_MAX */
 INLINE int32_t dot(const int16_t *restrict x, const int16_t *restrict w, int n)
 {
     int32_t sum = 0;
@@ -553,13 +555,13 @@ INLINE void train(const int16_t *restrict x, int16_t *restrict w, int16_t error,
     }
 }
 
-/* A row of the head learns; |x| <= 127, |error| < 2^13 */
-INLINE void train_head(const int16_t *restrict x, int16_t *restrict w, int16_t error, int n)
+/* A row of the correction learns; |x| <= 127, |error| < 2^13 */
+INLINE void train_correction(const int16_t *restrict x, int16_t *restrict w, int16_t error, int n)
 {
     for (int i = 0; i < n; i++) {
         int16_t v = (int16_t)(w[i] + (int16_t)((((int16_t)(x[i] * 128) * error >> 14) + 1) >> 1));
-        v = v > HEAD_MAX ? HEAD_MAX : v;
-        w[i] = v < -HEAD_MAX ? -HEAD_MAX : v;
+        v = v > CORRECTION_MAX ? CORRECTION_MAX : v;
+        w[i] = v < -CORRECTION_MAX ? -CORRECTION_MAX : v;
     }
 }
 
@@ -592,8 +594,8 @@ INLINE uint32_t predict_lane(Mixer *m, Lane *s, const Parts *parts)
         uint64_t middle = below(s, mid), right = s->base[last >> 6] + s->local[last] - middle;
         x[2 * G] = (int16_t)clamp(log2_of(m, right) - log2_of(m, middle - below(s, node->lo)), 4095);
         x[2 * G + 1] = (int16_t)linear22(squash(m, x[2 * G] * 256) >> 2);
-        int32_t z = clamp(x[2 * G] * 256 + (dot(s->features, s->head, m->n_features) >> HEAD_SHIFT), 16 * UNIT - 1);
-        s->p_head = squash(m, z);
+        int32_t z = clamp(x[2 * G] * 256 + (dot(s->features, s->correction, m->n_features) >> CORRECTION_SHIFT), 16 * UNIT - 1);
+        s->p_corrected = squash(m, z);
         x[2 * G + 2] = (int16_t)clamp(z >> 8, 4095);
     }
     for (int g = 0; g < G; g++)
@@ -672,10 +674,11 @@ INLINE void update_lane(Mixer *m, Lane *s, int bit, const Parts *parts)
             clamp(s->final_weights[j] + ((s->stretched[j] * final_error + (1 << 11)) >> 12), (1 << 20) - 1);
     }
     if (s->base) {
-        int32_t error = ((2 * target - (int32_t)s->p_head - (int32_t)s->p_mixed) >> 11) *
-                        (HEAD_FLOOR + HEAD_EXTRA / (100 + m->head_seen[row])) >> 14;
-        train_head(s->features, s->head, (int16_t)error, m->n_features);
-        m->head_seen[row] = (uint16_t)(m->head_seen[row] + (m->head_seen[row] < HEAD_SEEN));
+        int32_t error = ((2 * target - (int32_t)s->p_corrected - (int32_t)s->p_mixed) >> 11) *
+                        (CORRECTION_FLOOR + CORRECTION_EXTRA / (100 + m->correction_seen[row])) >> 14;
+        if (error > 1 || error < -1) /* less moves no weight */
+            train_correction(s->features, s->correction, (int16_t)error, m->n_features);
+        m->correction_seen[row] = (uint16_t)(m->correction_seen[row] + (m->correction_seen[row] < CORRECTION_SEEN));
     }
     for (int g = 0; g < G; g++)
         if (s->alive >> g & 1) {
@@ -828,8 +831,8 @@ static int mixer_set_up(Mixer *m, const Py_buffer *first)
     m->guess_map = zeros(m, first[1].len);
     m->weights = zeros(m, first[2].len);
     m->final_weights = zeros(m, first[3].len);
-    m->head = zeros(m, (size_t)m->n_node * m->n_features * sizeof *m->head);
-    m->head_seen = zeros(m, (size_t)m->n_node * sizeof *m->head_seen);
+    m->correction = zeros(m, (size_t)m->n_node * m->n_features * sizeof *m->correction);
+    m->correction_seen = zeros(m, (size_t)m->n_node * sizeof *m->correction_seen);
     m->lane_features = zeros(m, (size_t)m->n_lanes * m->n_features * sizeof *m->lane_features);
     m->followers = zeros(m, sizeof *m->followers << m->follower_bits);
     m->lanes = zeros(m, (size_t)m->n_lanes * sizeof *m->lanes);
@@ -886,7 +889,7 @@ static PyObject *mixer_new(PyObject *self, PyObject *args)
     Mixer *m = NULL;
     Py_ssize_t n_node = b[0].len / 4;
     int fits = n_node >= 1 && n_node < 65535 && b[6].len == (n_node + 2) * 4 && b[7].len == 2048 &&
-               b[8].len == 8192 && b[9].len == 10248 && n_lanes >= 1 && n_lanes <= 65536 && n_features >= 0 && n_features <= 2048;
+               b[8].len == 8192 && b[9].len == 10248 && n_lanes >= 1 && n_lanes <= 65536 && n_features >= 0 && n_features <= MAX_FEATURES;
     for (int i = 1; i < 5; i++)
         fits = fits && b[i].len == n_node * 4;
     const Parts *parts = light ? &LIGHT : &FULL;
@@ -994,7 +997,7 @@ static int rows_of(const Py_buffer *b, Py_ssize_t n, Py_ssize_t T, Py_ssize_t wi
            (width <= 1 || b->strides[2] == itemsize);
 }
 
-/* Gets ready for T steps of lanes 0..n-1 with the engine.Distribution that Python has (None for no model).
+/* Gets ready for T steps of lanes 0..n-1 with the distribution.Distribution that Python has (None for no model).
  * Returns 0 with an error set, else 1. */
 static int prepare(Mixer *m, Py_ssize_t n, Py_ssize_t T, PyObject *said)
 {
@@ -1002,11 +1005,7 @@ static int prepare(Mixer *m, Py_ssize_t n, Py_ssize_t T, PyObject *said)
         return 0;
     if (said != Py_None) {
         PyObject *base, *local, *features;
-        if (!PyTuple_Check(said)) {
-            PyErr_SetString(PyExc_TypeError, "a distribution is a tuple");
-            return 0;
-        }
-        if (!PyArg_ParseTuple(said, "OOO", &base, &local, &features) ||
+        if (!lmc_distribution(said, &base, &local, &features) ||
             PyObject_GetBuffer(base, &m->base, PyBUF_STRIDES) < 0 ||
             PyObject_GetBuffer(local, &m->local, PyBUF_STRIDES) < 0 ||
             PyObject_GetBuffer(features, &m->features, PyBUF_STRIDES) < 0)
@@ -1014,7 +1013,7 @@ static int prepare(Mixer *m, Py_ssize_t n, Py_ssize_t T, PyObject *said)
         if (!rows_of(&m->base, n, T, (m->vocab_size + 63) / 64, 8) || !rows_of(&m->local, n, T, m->vocab_size, 4) ||
             !rows_of(&m->features, n, T, m->n_features, 1)) {
             PyErr_SetString(PyExc_ValueError, "a distribution is base uint64 [n, T, ceil(V/64)], local uint32 [n, T, V] and "
-                                              "features int8 [n, T, n_features], by rows");
+                                              "features int8 [n, T, n_features] within 127, by rows");
             return 0;
         }
         m->given.base = m->base.buf;
@@ -1034,7 +1033,7 @@ static Mixer *mixer_of(PyObject *capsule) { return PyCapsule_GetPointer(capsule,
 
 PyDoc_STRVAR(begin_doc,
 "mixer_begin(mixer, said, n)\n\n"
-"A step of lanes 0..n-1 begins; said is the network's engine.Distribution with T = 1, or None.");
+"A step of lanes 0..n-1 begins; said is the network's distribution.Distribution with T = 1, or None.");
 static PyObject *mixer_begin(PyObject *self, PyObject *args)
 {
     PyObject *capsule, *said;
@@ -1196,8 +1195,11 @@ static int read_step(Mixer *m, RangeDecoder *coder, int n, int t)
         int64_t start = coder->timed ? lmc_now() : 0;
         for (int i = 0; i < active; i++) {
             int bit = range_bit(coder, m->k[i]);
-            if (bit < 0)
+            if (bit < 0) { /* the step ends here */
+                for (int l = 0; l < n; l++)
+                    m->lanes[l].node = ~0;
                 return 0;
+            }
             m->bit[i] = (uint8_t)bit;
         }
         if (coder->timed)

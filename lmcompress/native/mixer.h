@@ -9,7 +9,8 @@ typedef struct Mixer Mixer;
 
 /* Whether T steps of lanes 0..n-1 may follow, and there is room for their tokens; 0 with a Python error set where not. */
 int lmc_mixer_ready(Mixer *mixer, Py_ssize_t n, Py_ssize_t T);
-int lmc_mixer_fits(const Mixer *mixer, int vocab_size, int n_features); /* a network of such a shape */
+/* Whether it was made for a network of this shape. */
+int lmc_mixer_fits(const Mixer *mixer, int vocab_size, int n_features);
 /* A step of lanes 0..n-1, for which the mixer is ready: tokens [n], by decisions that the coder reads, given the network's
  * weights base [n, ceil(V / 64)] and local [n, V] and its features [n, n_features]. 0 when no encoder writes such data. */
 int lmc_mixer_decode(Mixer *mixer, RangeDecoder *coder, int n, const uint64_t *base, const uint32_t *local,

@@ -242,15 +242,16 @@ static PyObject *engine_start(PyObject *self, PyObject *args)
 PyDoc_STRVAR(engine_run_doc,
 "engine_run(engine, state, tokens, n: int, T: int, logits, said) -> None\n\n"
 "tokens int32 [n, T] of lanes 0..n-1 in; out, of what follows, either logits int16 [n, T, V] or, where logits is None,\n"
-"an engine.Distribution's arrays. Releases the GIL.\n"
+"said: a distribution.Distribution of base uint64 [n, T, ceil(V / 64)], local uint32 [n, T, V], features int8 [n, T, d_model]. Releases the GIL.\n"
 "ValueError for a token outside the vocabulary and for more lanes than were still running.");
 static PyObject *engine_run(PyObject *self, PyObject *args)
 {
-    PyObject *engine, *state_capsule, *tokens_object, *logits_object, *said, *base_object = Py_None, *local_object = Py_None, *features_object = Py_None;
+    PyObject *engine, *state_capsule, *tokens_object, *logits_object, *said;
+    PyObject *base_object = NULL, *local_object = NULL, *features_object = NULL;
     int n;
     long long T;
     if (!PyArg_ParseTuple(args, "OOOiLOO", &engine, &state_capsule, &tokens_object, &n, &T, &logits_object, &said) ||
-        (logits_object == Py_None && !PyArg_ParseTuple(said, "OOO", &base_object, &local_object, &features_object)))
+        (logits_object == Py_None && !lmc_distribution(said, &base_object, &local_object, &features_object)))
         return NULL;
     Handle *handle = PyCapsule_GetPointer(engine, ENGINE);
     Lanes *lanes = handle == NULL ? NULL : PyCapsule_GetPointer(state_capsule, STATE);

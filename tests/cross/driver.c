@@ -199,7 +199,7 @@ static void *take(FILE *file, size_t count, size_t size)
 }
 
 static void test_model(const Kernel *kernel, const Shape *s, const Arrays *arrays, int threads, const int32_t *tokens,
-                       int lanes, int steps, const int16_t *logits, const uint64_t *base, const uint32_t *local)
+                       int lanes, int steps, const int16_t *logits, const uint64_t *base, const uint32_t *local, const int8_t *features)
 {
     size_t V = s->vocab_size, rows = (size_t)lanes * steps, groups = (V + GROUP - 1) / GROUP;
     Engine *engine = lmc_engine_new(kernel, s, arrays);
@@ -209,7 +209,7 @@ static void test_model(const Kernel *kernel, const Shape *s, const Arrays *array
     int16_t *got = need(rows * V * sizeof *got);
     uint64_t *got_base = need(rows * groups * sizeof *got_base);
     uint32_t *got_local = need(rows * V * sizeof *got_local);
-    int8_t *features = need(rows * s->d_model);
+    int8_t *got_features = need(rows * s->d_model);
     lmc_engine_run(engine, state, tokens, lanes, steps, got, NULL, NULL, NULL);
     check(memcmp(got, logits, rows * V * sizeof *got) == 0, kernel->name, "whole run");
     lmc_engine_cumulate(engine, got, (int64_t)rows, got_base, got_local);
@@ -219,9 +219,10 @@ static void test_model(const Kernel *kernel, const Shape *s, const Arrays *array
     state = lmc_state_new(engine, lanes, threads);
     memset(got_base, 0, rows * groups * sizeof *got_base);
     memset(got_local, 0, rows * V * sizeof *got_local);
-    lmc_engine_run(engine, state, tokens, lanes, steps, NULL, got_base, got_local, features);
+    lmc_engine_run(engine, state, tokens, lanes, steps, NULL, got_base, got_local, got_features);
     check(memcmp(got_base, base, rows * groups * sizeof *base) == 0, kernel->name, "base at once");
     check(memcmp(got_local, local, rows * V * sizeof *local) == 0, kernel->name, "local at once");
+    check(memcmp(got_features, features, rows * s->d_model) == 0, kernel->name, "features");
     lmc_state_free(state);
     state = lmc_state_new(engine, lanes, threads);
     int32_t *column = need(lanes * sizeof *column);
@@ -234,7 +235,7 @@ static void test_model(const Kernel *kernel, const Shape *s, const Arrays *array
             check(memcmp(got + l * V, logits + ((size_t)l * steps + t) * V, V * sizeof *got) == 0, kernel->name, "step");
     }
     lmc_free(column);
-    lmc_free(features);
+    lmc_free(got_features);
     lmc_free(got);
     lmc_free(got_base);
     lmc_free(got_local);
@@ -254,7 +255,7 @@ int main(int argc, char **argv)
         int32_t *h = take(file, 9, 4);
         Shape s = {h[0], h[1], h[2], h[3], h[4], h[5], h[6]};
         size_t d = s.d_model, V = s.vocab_size, heads = (size_t)s.n_head * HEAD, rows = (size_t)h[7] * h[8];
-        void *kept[17 + 12 * 64];
+        void *kept[18 + 12 * 64];
         int n = 0;
         Arrays a = {0};
         a.cosine = kept[n++] = take(file, s.period, 2);
@@ -287,6 +288,7 @@ int main(int argc, char **argv)
         int16_t *logits = kept[n++] = take(file, rows * V, 2);
         uint64_t *base = kept[n++] = take(file, rows * ((V + GROUP - 1) / GROUP), 8);
         uint32_t *local = kept[n++] = take(file, rows * V, 4);
+        int8_t *features = kept[n++] = take(file, rows * d, 1);
         for (const Kernel *const *k = lmc_kernels; *k != NULL; k++) {
             if (!(*k)->supported()) {
                 if (c == 0)
@@ -302,7 +304,7 @@ int main(int argc, char **argv)
                 test_cumulate(*k, a.exp24);
             }
             for (int threads = 1; threads <= 3; threads += 2)
-                test_model(*k, &s, &a, threads, tokens, h[7], h[8], logits, base, local);
+                test_model(*k, &s, &a, threads, tokens, h[7], h[8], logits, base, local, features);
         }
         while (n > 0)
             lmc_free(kept[--n]);

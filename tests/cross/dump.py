@@ -28,6 +28,7 @@ def main(path: str) -> None:
         if found != {name: golden[name] for name in found}:
             raise SystemExit("the reference engine does not give the golden integers")
         logits = engine.run(engine.start(len(tokens)), tokens)
+        said = engine.distribution(engine.start(len(tokens)), tokens)
         c = model.config
         parts.append(
             np.array([c.vocab_size, c.d_model, c.n_layer, c.n_head, c.d_ff, c.window, PERIOD, *tokens.shape], "<i4")
@@ -36,7 +37,7 @@ def main(path: str) -> None:
         parts += [reference.EXP14.astype("<i4"), reference.EXP24.astype("<i4"), model.embed]
         for layer in model.layers:
             parts += [np.asarray(a) for a in vars(layer).values()]
-        parts += [model.head, model.head_scale, model.head_gain, tokens, logits, *engine.cumulate(logits)]
+        parts += [model.head, model.head_scale, model.head_gain, tokens, logits, *said]
     Path(path).write_bytes(b"".join(a.astype(a.dtype.newbyteorder("<")).tobytes() for a in parts))
 
 

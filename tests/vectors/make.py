@@ -45,7 +45,8 @@ def model_and_tokens(case: dict[str, Any]) -> tuple[Model, np.ndarray]:
 def digests(engine: Any, tokens: np.ndarray) -> dict[str, str]:
     """What an engine makes of the tokens."""
     logits = engine.run(engine.start(len(tokens)), tokens)
-    return {"logits": sha256(logits), "cumulated": sha256(*engine.cumulate(logits))}
+    said = engine.distribution(engine.start(len(tokens)), tokens)
+    return {"logits": sha256(logits), "cumulated": sha256(said.base, said.local), "features": sha256(said.features)}
 
 
 def weights(model: Model) -> str:
