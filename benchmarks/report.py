@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks import breakdown, kernels, results
 from benchmarks.breakdown import Breakdown
+from benchmarks.codecs import CODECS
 from benchmarks.corpora import CORPORA
 from benchmarks.results import Row
 from lmcompress.methods import DEFAULT_LEVEL
@@ -127,10 +128,16 @@ def summary_table(rows: list[Row], count: int) -> Table:
 
 def duration(rows: Iterable[Row]) -> Table:
     """A line of text, where it is known of all rows."""
-    took = [row.took for row in rows]
-    if not took or None in took:
-        return []
-    return [[], [f"All of these measurements took {sum(filter(None, took)) / 60:.1f} minutes."]]
+    rows = list(rows)
+    took = {row.codec: 0.0 for row in rows}
+    for row in rows:
+        if row.took is None:
+            return []
+        took[row.codec] += row.took / 60
+    usual = sum(minutes for name, minutes in took.items() if name in CODECS and CODECS[name].usual)
+    total = sum(took.values())
+    named = f", {usual:.1f} of them those of the codecs that run when none is named" if usual < total else ""
+    return [[], [f"All of these measurements took {total:.1f} minutes{named}."]] if rows else []
 
 
 def grid(
