@@ -62,10 +62,9 @@ def compiled(source: Path) -> ModuleType:
 def outputs(network: Any, digest: bytes, previous: np.ndarray, cache: Path | None) -> tuple[np.ndarray, np.ndarray]:
     """Logits int16 [L, T, V] and features int8 [L, T, d_model], from the cache where it has them."""
     key = hashlib.sha256(digest + previous.tobytes() + str(previous.shape).encode()).hexdigest()[:24]
-    if cache and (cache / f"{key}.features.npy").exists():
-        return np.load(cache / f"{key}.logits.npy", mmap_mode="r"), np.load(
-            cache / f"{key}.features.npy", mmap_mode="r"
-        )
+    files = [cache / f"{key}.{what}.npy" for what in ("logits", "features")] if cache else []
+    if files and files[-1].exists():
+        return np.load(files[0], mmap_mode="r"), np.load(files[1], mmap_mode="r")
     logits, features = [], []
     state, again = network.start(len(previous)), network.start(len(previous))
     for t in range(0, previous.shape[1], PART):
@@ -73,9 +72,9 @@ def outputs(network: Any, digest: bytes, previous: np.ndarray, cache: Path | Non
         logits.append(network.run(state, part))
         features.append(network.distribution(again, part).features)  # an engine gives these or logits
     result = np.concatenate(logits, axis=1), np.concatenate(features, axis=1)
-    if cache:
-        np.save(cache / f"{key}.logits.npy", result[0])
-        np.save(cache / f"{key}.features.npy", result[1])
+    if files:
+        np.save(files[0], result[0])
+        np.save(files[1], result[1])
     return result
 
 
@@ -125,17 +124,8 @@ def main() -> None:
             mixer._native = module  # type: ignore[attr-defined]
             for use in (None, known) if network else (None,):
                 start = time.process_time()
-                n_features = 0 if use is None else model.config.d_model
-                args = (
-                    tree,
-                    model.tokenizer.pieces,
-                    arguments.bits,
-                    len(lanes),
-                    len(tokens),
-                    arguments.light,
-                    n_features,
-                )
-                learner = mixer.Mixer(*args)
+                shape = (arguments.bits, len(lanes), len(tokens), arguments.light, model.config.d_model if use else 0)
+                learner = mixer.Mixer(tree, model.tokenizer.pieces, *shape)
                 size = cost(learner, lanes, counts, use, network)
                 seconds = time.process_time() - start
                 what = "mixer" if use is None else "both"

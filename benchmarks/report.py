@@ -129,15 +129,17 @@ def summary_table(rows: list[Row], count: int) -> Table:
 def duration(rows: Iterable[Row]) -> Table:
     """A line of text, where it is known of all rows."""
     rows = list(rows)
-    took = {row.codec: 0.0 for row in rows}
-    for row in rows:
-        if row.took is None:
-            return []
-        took[row.codec] += row.took / 60
-    usual = sum(minutes for name, minutes in took.items() if name in CODECS and CODECS[name].usual)
-    total = sum(took.values())
-    named = f", {usual:.1f} of them those of the codecs that run when none is named" if usual < total else ""
-    return [[], [f"All of these measurements took {total:.1f} minutes{named}."]] if rows else []
+    if not rows or any(row.took is None for row in rows):
+        return []
+
+    def minutes(of: Iterable[Row]) -> str:
+        return f"{sum(row.took or 0 for row in of) / 60:.1f}"
+
+    usual = [row for row in rows if row.codec in CODECS and CODECS[row.codec].usual]
+    named = (
+        f", {minutes(usual)} of them those of the codecs that run when none is named" if len(usual) < len(rows) else ""
+    )
+    return [[], [f"All of these measurements took {minutes(rows)} minutes{named}."]]
 
 
 def grid(

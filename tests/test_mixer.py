@@ -12,6 +12,7 @@ import pytest
 from lmcompress.coder import BACKENDS, Decoder, Encoder
 from lmcompress.config import ModelConfig
 from lmcompress.distribution import Distribution
+from lmcompress.engine.reference import cumulate_weights
 from lmcompress.errors import CorruptError
 from lmcompress.mixer import prior, reference, tables
 from lmcompress.tokenizer import Tokenizer, byte_tokenizer
@@ -64,15 +65,10 @@ FEATURES = 128
 def said(rng: np.random.Generator, shape: tuple[int, int], V: int) -> Distribution:
     """What a network might say of steps [n, T]; features as extreme as they can be, or small."""
     n = shape[0] * shape[1]
-    weights = (2.0 ** rng.uniform(0, 24, (n, V))).astype(np.uint64) + np.uint64(1)
+    weights = (2.0 ** rng.uniform(0, 24, (n, V))).astype(np.int64) + 1
     weights[:, rng.integers(V)] = (1 << 24) + 1
-    padded = np.zeros((n, -(-V // 64) * 64), np.uint64)
-    padded[:, :V] = weights
-    groups = padded.reshape(n, -1, 64)
-    local = groups.cumsum(2).reshape(n, -1)[:, :V].astype(np.uint32)
-    base = groups.sum(2).cumsum(1) - groups.sum(2)
     features = rng.integers(-127, 128, (n, FEATURES)) >> rng.integers(0, 7, (n, 1))
-    return Distribution(*(a.reshape(*shape, -1) for a in (base, local, features.astype(np.int8))))
+    return Distribution(*(a.reshape(*shape, -1) for a in (*cumulate_weights(weights), features.astype(np.int8))))
 
 
 def cost(k: np.ndarray, bits: np.ndarray) -> float:
@@ -190,8 +186,7 @@ def test_calls_out_of_order(implementation) -> None:
 
 def test_native_refuses_wrong_weights() -> None:
     mixer = native.Mixer(Tree(np.full(256, 8, np.uint8)), byte_tokenizer().pieces, 16, 2, 100, False, 64)
-    base = np.tile(np.arange(4, dtype=np.uint64) * np.uint64(64), (2, 1, 1))
-    local = np.tile(np.arange(256, dtype=np.uint32) % 64 + np.uint32(1), (2, 1, 1))
+    base, local = cumulate_weights(np.ones((2, 1, 256), np.int64))
     right = Distribution(base, local, np.ones((2, 1, 64), np.int8))
     for wrong in [
         right._replace(base=base[:1]),
@@ -215,11 +210,10 @@ def test_the_correction_at_its_bounds(n_features: int, loud: int) -> None:
     """Features that always say the same: the weights grow until they may not, or the sum does."""
     tree, T = Tree(np.full(256, 8, np.uint8)), 400
     a, b = (m.Mixer(tree, byte_tokenizer().pieces, 16, 2, 2 * T, True, n_features) for m in (reference, native))
-    base = np.tile(np.arange(4, dtype=np.uint64) * np.uint64(64), (2, T, 1))
-    local = np.tile(np.arange(256, dtype=np.uint32) % 64 + np.uint32(1), (2, T, 1))
     features = np.zeros((2, T, n_features), np.int8)
     features[..., :loud:2], features[..., 1:loud:2] = 127, -127
-    network, tokens = Distribution(base, local, features), np.tile(np.array([[255], [254]], np.int32), (1, T))
+    network = Distribution(*cumulate_weights(np.ones((2, T, 256), np.int64)), features)
+    tokens = np.tile(np.array([[255], [254]], np.int32), (1, T))
     k, _ = a.encode(network, tokens)
     np.testing.assert_array_equal(k, b.encode(network, tokens)[0])
     bounds = a.correction.weights.min(), a.correction.weights.max()

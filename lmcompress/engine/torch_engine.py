@@ -59,11 +59,11 @@ class Engine:
         """Logits int16 [n, V], in 1/256 of log2, of the symbols that follow tokens [n] in lanes 0..n-1."""
         return self.run(state, np.asarray(tokens)[:, None])[:, 0]
 
-    @torch.no_grad()
     def run(self, state: State, tokens: np.ndarray) -> np.ndarray:
         """Logits int16 [n, T, V] of T steps; tokens [n, T]."""
         return self._steps(state, tokens)[0]
 
+    @torch.no_grad()
     def _steps(self, state: State, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits, and what the output's matrix was multiplied with, int8 [n, T, d]."""
         n = len(tokens)
@@ -72,7 +72,6 @@ class Engine:
         logits, features = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
         return logits, features
 
-    @torch.no_grad()
     def distribution(self, state: State, tokens: np.ndarray) -> Distribution:
         """As reference.Engine.distribution."""
         logits, features = self._steps(state, tokens.reshape(len(tokens), -1))
