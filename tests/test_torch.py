@@ -88,6 +88,23 @@ def test_a_models_integers_give_float_weights_to_train_on() -> None:
     assert (logits - integers).abs().mean() < 0.05 * integers.abs().mean()
 
 
+def test_spread_channels_give_the_same_predictions_in_better_integers() -> None:
+    model = toy_transformer(0.1)
+    ids = torch.randint(0, 256, (3, 60))
+    with torch.no_grad():
+        model.head[:, 5] *= 5  # a channel far above the others
+        model.head[:, 9] += 20  # and what all logits have in common
+        losses = []
+        before = model(ids).log_softmax(-1)
+        for _ in range(2):
+            model.calibrate(ids)
+            losses.append((model(ids, quantized=True).log_softmax(-1) - before).square().mean())
+            model.spread()
+        after = model(ids).log_softmax(-1)
+    assert torch.allclose(after, before, atol=1e-3)
+    assert losses[1] < losses[0] / 10
+
+
 def test_the_quantized_forward_pass_has_gradients_like_the_float_one() -> None:
     model = toy_transformer(0.05)
     rows = torch.randint(0, 256, (4, 49))

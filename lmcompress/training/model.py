@@ -312,6 +312,20 @@ class Transformer(nn.Module):
         return F.linear(x, self.head)
 
     @torch.no_grad()
+    def spread(self) -> None:
+        """The same predictions with no channel far above the others, which would set the scale of the integers for all: what
+        every symbol's logit has in common is taken out of the head, and the residual stream is turned by a random
+        orthogonal matrix, which its normalization does not see (QuaRot, Ashkboos et al. 2024)."""
+        d = self.config.d_model
+        normal = torch.randn(d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        turn = torch.linalg.qr(normal)[0].to(self.head)
+        self.head -= self.head.mean(0)
+        for reads in (self.embed, self.head, *(w for block in self.blocks for w in (block.q, block.kv, block.up))):
+            reads.copy_(reads @ turn)
+        for writes in (w for block in self.blocks for w in (block.o, block.down)):
+            writes.copy_(turn.t() @ writes)
+
+    @torch.no_grad()
     def calibrate(self, ids: Tensor) -> None:
         """Sets what the integers can hold from the batch ids [B, T]: the clipping points of values, attention outputs and
         MLP inputs at the 99.99th percentile of the magnitudes, a little enlarged; the gains of normalized channels so

@@ -152,6 +152,9 @@ def train(
         if quantized and not calibrated:
             if log:
                 save(out / "float.pt")
+            model.spread()
+            muon.state.clear()  # moments of channels that are no more
+            adam.state.clear()
             model.calibrate(torch.from_numpy(mix.batch(step, recipe.batch)).to(device)[:, :-1])
             calibrated = True
         for optimizer, rates in zip((muon, adam), plateau, strict=True):
@@ -194,13 +197,14 @@ def train(
 
 
 def trained(checkpoint: Path, ids: Path) -> tuple[Transformer, Recipe, dict[str, Any]]:
-    """A run's model, calibrated on the token ids in folder `ids`, its recipe, and all that train() has saved."""
+    """A run's model, spread and calibrated on the token ids in folder `ids`, its recipe, and all that train() has saved."""
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     recipe = Recipe.parse(saved["recipe"])
     model = Transformer(recipe.model)
     model.load_state_dict(saved["model"])
     if not saved["calibrated"]:
         batch = data.Mix(ids, recipe.sequence, recipe.seed).batch(saved["step"], recipe.batch)
+        model.spread()
         model.calibrate(torch.from_numpy(batch)[:, :-1])
     return model, recipe, saved
 
