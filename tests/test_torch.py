@@ -99,7 +99,7 @@ def test_spread_channels_give_the_same_predictions_in_better_integers() -> None:
         for _ in range(2):
             model.calibrate(ids)
             losses.append((model(ids, quantized=True).log_softmax(-1) - before).square().mean())
-            model.spread()
+            model.spread(ids)
         after = model(ids).log_softmax(-1)
     assert torch.allclose(after, before, atol=1e-3)
     assert losses[1] < losses[0] / 10

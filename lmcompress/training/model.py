@@ -21,6 +21,7 @@ from lmcompress.modelfile import WEIGHT_MAX
 
 RESIDUAL = NORM << EMBED_SHIFT  # residual stream: integer = RESIDUAL * value
 LOG2 = 256  # logits: integer = LOG2 * log2 of the weight
+STRONG = 8  # directions of the features, see Transformer.spread
 EXP14_TABLE = torch.from_numpy(EXP14).int()
 # score differences to LOG2 * log2, before the shift, for a gain of 1
 SCORE_UNIT = HEAD_SIZE**-0.5 / NORM**2 * math.log2(math.e) * LOG2 * 2**SCORE_SHIFT
@@ -312,13 +313,24 @@ class Transformer(nn.Module):
         return F.linear(x, self.head)
 
     @torch.no_grad()
-    def spread(self) -> None:
+    def spread(self, ids: Tensor) -> None:
         """The same predictions with no channel far above the others, which would set the scale of the integers for all: what
         every symbol's logit has in common is taken out of the head, and the residual stream is turned by a random
-        orthogonal matrix, which its normalization does not see (QuaRot, Ashkboos et al. 2024)."""
+        orthogonal matrix, which its normalization does not see (QuaRot, Ashkboos et al. 2024). The STRONG directions
+        that on the batch ids [B, T] have the most energy where the head reads keep to as many channels, the last ones,
+        so that calibrate() makes them smaller there, for what learns from these features."""
         d = self.config.d_model
-        normal = torch.randn(d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        turn = torch.linalg.qr(normal)[0].to(self.head)
+        self.seen = {}
+        self(ids)
+        features = self.seen["head"].flatten(0, 1).double().cpu()
+        self.seen = None
+        directions = torch.linalg.eigh(features.t() @ features)[1]  # the strongest last
+        generator = torch.Generator().manual_seed(0)
+        parts = []
+        for part in directions.split([d - STRONG, STRONG], 1):
+            normal = torch.randn(part.size(1), part.size(1), dtype=torch.float64, generator=generator)
+            parts.append(part @ torch.linalg.qr(normal)[0])
+        turn = torch.cat(parts, 1).to(self.head)
         self.head -= self.head.mean(0)
         for reads in (self.embed, self.head, *(w for block in self.blocks for w in (block.q, block.kv, block.up))):
             reads.copy_(reads @ turn)

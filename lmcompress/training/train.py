@@ -152,10 +152,11 @@ def train(
         if quantized and not calibrated:
             if log:
                 save(out / "float.pt")
-            model.spread()
+            tokens = torch.from_numpy(mix.batch(step, recipe.batch)).to(device)[:, :-1]
+            model.spread(tokens)
+            model.calibrate(tokens)
             muon.state.clear()  # moments of channels that are no more
             adam.state.clear()
-            model.calibrate(torch.from_numpy(mix.batch(step, recipe.batch)).to(device)[:, :-1])
             calibrated = True
         for optimizer, rates in zip((muon, adam), plateau, strict=True):
             for group, lr in zip(optimizer.param_groups, rates, strict=True):
@@ -204,8 +205,9 @@ def trained(checkpoint: Path, ids: Path) -> tuple[Transformer, Recipe, dict[str,
     model.load_state_dict(saved["model"])
     if not saved["calibrated"]:
         batch = data.Mix(ids, recipe.sequence, recipe.seed).batch(saved["step"], recipe.batch)
-        model.spread()
-        model.calibrate(torch.from_numpy(batch)[:, :-1])
+        tokens = torch.from_numpy(batch)[:, :-1]
+        model.spread(tokens)
+        model.calibrate(tokens)
     return model, recipe, saved
 
 
