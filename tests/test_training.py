@@ -155,6 +155,9 @@ def test_command_makes_a_model_that_compresses_and_another_of_it(tmp_path: Path)
     assert result.returncode == 0, result.stderr
     grown = modelfile.load(tmp_path / "larger" / "toy.lmm")
     assert grown.config.n_layer == 2 and grown.tokenizer.pieces == model.tokenizer.pieces
+    assert (grown.card["tokens"], grown.card["new_tokens"]) == (7 * 128, 128), "those before count"
+    result = run("out", TOY | {"tokens": 256}, "--init", tmp_path / "larger" / "run" / "checkpoint.pt")
+    assert result.returncode == 2 and "larger model" in result.stderr
     first, last = (
         lines(tmp_path / "larger" / "run")[0]["nats_per_token"],
         lines(tmp_path / "out" / "run")[-2]["nats_per_token"],

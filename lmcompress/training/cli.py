@@ -20,7 +20,7 @@ from lmcompress.tokenizer import Tokenizer
 from lmcompress.training import data, vocabulary
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from lmcompress.training.train import Start
 
 SAMPLE = 24_000_000  # bytes of text that the vocabulary is learned from
 COUNTED = 64  # batches by which the tree is balanced
@@ -60,36 +60,38 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     recipe = Recipe.load(recipe_path)
-    weights = None
+    start = None
     if init is not None:
-        pieces, weights = first_weights(init)
+        pieces, start = first(init)
         try:
-            grow(Transformer(recipe.model), weights)  # whether it can, before the text is cut into pieces
+            grow(Transformer(recipe.model), start.weights)  # whether it can, before the text is cut into pieces
         except ValueError as error:
             raise click.UsageError(f"{init}: {error}") from None
         if pieces is not None:
             keep(pieces, out / "vocabulary.json")
     tokenizer = prepare(source, out, recipe.model.vocab_size)
-    done = run(recipe, out / "ids", out / "run", device, validate_every, weights, minutes)
+    done = run(recipe, out / "ids", out / "run", device, validate_every, start, minutes)
     if done and int(os.environ.get("RANK", 0)) == 0:
         path = finish(tokenizer, out, name or recipe_path.stem)
         click.echo(f"{path}: {path.stat().st_size} bytes")
 
 
-def first_weights(init: str) -> tuple[Tokenizer | None, dict[str, Tensor]]:
-    """Of a checkpoint, or of a model and then with its vocabulary. Raises click.ClickException."""
+def first(init: str) -> tuple[Tokenizer | None, Start]:
+    """What a checkpoint gives to start with, or a model and then its vocabulary too. Raises click.ClickException."""
     import torch
 
     from lmcompress import modelfile
     from lmcompress.training.export import restore
+    from lmcompress.training.train import Start, cost
 
     try:
         if init.endswith(".pt"):
-            return None, torch.load(init, map_location="cpu", weights_only=True)["model"]
+            saved = torch.load(init, map_location="cpu", weights_only=True)
+            return None, Start(saved["model"], *cost(saved))
         model = modelfile.load(init)
     except (OSError, LMCompressError) as error:
         raise click.ClickException(f"{init}: {error}") from None
-    return model.tokenizer, restore(model)
+    return model.tokenizer, Start(restore(model), model.card.get("tokens", 0), model.card.get("hours", 0.0))
 
 
 def keep(tokenizer: Tokenizer, path: Path) -> None:
@@ -115,12 +117,12 @@ def prepare(source: Path, out: Path, vocab_size: int) -> Tokenizer:
 
 def finish(tokenizer: Tokenizer, out: Path, name: str) -> Path:
     """Writes NAME.lmm from the checkpoint: ids in the order of their pieces' text, a tree balanced by how often each
-    comes up in the mix; the card has the recipe and the log's last validation."""
+    comes up in the mix; the card has the recipe, what this run and those before it took, the log's last validation."""
     import torch
 
     from lmcompress.modelfile import SUFFIX, dumps
     from lmcompress.training.export import export
-    from lmcompress.training.train import trained
+    from lmcompress.training.train import cost, trained
     from lmcompress.tree import weight_balanced
 
     model, recipe, saved = trained(out / "run" / "checkpoint.pt", out / "ids")
@@ -129,12 +131,14 @@ def finish(tokenizer: Tokenizer, out: Path, name: str) -> Path:
     for step in range(COUNTED):
         counts += np.bincount(mix.batch(step, recipe.batch)[:, 1:].ravel(), minlength=len(counts))
     order = np.array(sorted(range(len(counts)), key=lambda i: tokenizer.pieces[i]))
+    tokens, hours = cost(saved)
     lines = [json.loads(line) for line in (out / "run" / "log.jsonl").read_text().splitlines()]
     card = {
         "recipe": json.loads(saved["recipe"]),
         "text": ", ".join(mix.names),
-        "tokens": saved["step"] * recipe.batch * recipe.sequence,
-        "hours": round(saved["elapsed"] / 3600, 2),
+        "tokens": tokens,
+        "new_tokens": tokens - saved["before"]["tokens"],
+        "hours": round(hours, 2),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "torch": torch.__version__,
         "validation": [line for line in lines if "bits_per_byte/mean" in line][-1:],

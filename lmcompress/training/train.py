@@ -54,6 +54,15 @@ class Recipe:
         return Recipe(**{**fields, "model": ModelConfig(**fields["model"])})
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a run begins with: the weights of a model no larger, and what these have cost."""
+
+    weights: dict[str, Tensor]
+    tokens: int = 0
+    hours: float = 0.0
+
+
 def rate(progress: float, recipe: Recipe) -> float:
     """Share of the plateau learning rate at `progress` in [0, 1]."""
     return max(0.02, min(1.0, progress / recipe.warmup if recipe.warmup else 1.0, (1 - progress) / recipe.decay))
@@ -65,12 +74,12 @@ def train(
     out: Path,
     device: str = "auto",
     validate_every: int = 500,
-    init: dict[str, Tensor] | None = None,
+    init: Start | None = None,
     minutes: float = math.inf,
 ) -> bool:
     """Trains on the token ids in folder `ids` (data.tokenize); writes checkpoint.pt, log.jsonl and TensorBoard curves to
-    `out`, and float.pt, a checkpoint before integers came in, which another run may begin with. `init`: the first weights, of a model no larger; what it lacks adds nothing at first.
-    False where `minutes` were over before the recipe's tokens: the next call goes on."""
+    `out`, and float.pt, a checkpoint before integers came in, which another run may begin with. What the weights of
+    `init` lack adds nothing at first. False where `minutes` were over before the recipe's tokens: the next call goes on."""
     called = time.monotonic()
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if device == "auto":
@@ -92,15 +101,16 @@ def train(
     )  # fmt: skip
     plateau = [[g["lr"] for g in o.param_groups] for o in (muon, adam)]
     step, elapsed, calibrated = 0, 0.0, False
+    before = {"tokens": init.tokens, "hours": init.hours} if init else {"tokens": 0, "hours": 0.0}
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(saved["model"])
         muon.load_state_dict(saved["muon"])
         adam.load_state_dict(saved["adam"])
-        step, elapsed, calibrated = saved["step"], saved["elapsed"], saved["calibrated"]
+        step, elapsed, calibrated, before = (saved[name] for name in ("step", "elapsed", "calibrated", "before"))
     elif init is not None:
-        grow(model, {name: w.to(device) for name, w in init.items()})
+        grow(model, {name: w.to(device) for name, w in init.weights.items()})
     mix = data.Mix(ids, recipe.sequence, recipe.seed)
     validation = data.validation(ids, recipe.sequence, 64 * recipe.sequence)
     compiled = {}
@@ -137,7 +147,8 @@ def train(
 
     def save(path: Path) -> None:
         state = {"model": model.state_dict(), "muon": muon.state_dict(), "adam": adam.state_dict(),
-                 "step": step, "elapsed": elapsed, "calibrated": calibrated, "recipe": json.dumps(asdict(recipe))}  # fmt: skip
+                 "step": step, "elapsed": elapsed, "calibrated": calibrated, "before": before,
+                 "recipe": json.dumps(asdict(recipe))}  # fmt: skip
         torch.save(state, out / "checkpoint.tmp")
         (out / "checkpoint.tmp").replace(path)
 
@@ -209,6 +220,13 @@ def trained(checkpoint: Path, ids: Path) -> tuple[Transformer, Recipe, dict[str,
         model.spread(tokens)
         model.calibrate(tokens)
     return model, recipe, saved
+
+
+def cost(saved: dict[str, Any]) -> tuple[int, float]:
+    """Tokens and hours that the weights of a checkpoint have seen and taken, with those of the runs before."""
+    recipe = Recipe.parse(saved["recipe"])
+    tokens = saved["step"] * recipe.batch * recipe.sequence
+    return saved["before"]["tokens"] + tokens, saved["before"]["hours"] + saved["elapsed"] / 3600
 
 
 @torch.no_grad()
