@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ torch = pytest.importorskip("torch")
 
 from lmcompress.config import ModelConfig  # noqa: E402
 from lmcompress.training import data  # noqa: E402
+from lmcompress.training.cli import first  # noqa: E402
 from lmcompress.training.model import Transformer  # noqa: E402
 from lmcompress.training.train import Recipe, grow, train  # noqa: E402
 
@@ -133,6 +135,23 @@ def test_two_processes_train_as_one(ids: Path, tmp_path: Path) -> None:
     one, two = weights(tmp_path / "one"), weights(out / "run")
     for name, weight in one.items():  # the same but for the order of sums, in bfloat16
         assert (two[name] - weight).abs().mean() < 0.02 * weight.abs().mean() + 1e-3, name
+
+
+def test_mean_of_checkpoints_is_what_a_run_begins_with(ids: Path, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        train(recipe(seed=seed), ids, tmp_path / str(seed), "cpu", validate_every=6)
+    paths = [str(tmp_path / str(seed) / "run.pt") for seed in (1, 2)]
+    for path in paths:
+        (Path(path).parent / "checkpoint.pt").rename(path)
+    pieces, start = first(paths)
+    assert pieces is None and start.tokens == 6 * 128
+    one, other = (torch.load(path, weights_only=True)["model"] for path in paths)
+    assert all(torch.allclose(w, (one[n] + other[n]) / 2) for n, w in start.weights.items())
+    assert not torch.equal(one["head"], other["head"])
+    (tmp_path / "text.pt").write_text("no checkpoint")
+    for wrong in ([*paths, str(tmp_path / "text.pt")], [paths[0], str(tmp_path / "none.pt")], [paths[0], "fast"]):
+        with pytest.raises(click.ClickException, match=wrong[-1]):
+            first(wrong)
 
 
 def test_command_makes_a_model_that_compresses_and_another_of_it(tmp_path: Path) -> None:

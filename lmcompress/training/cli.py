@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import sys
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,9 +35,9 @@ COUNTED = 64  # batches by which the tree is balanced
               help="A folder of text files, or of shards CATEGORY.NN.txt.zst.")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True,
               help="Folder for vocabulary, token ids, checkpoint, log and model file; found ones are used.")  # fmt: skip
-@click.option("--init", default=None,
+@click.option("--init", multiple=True,
               help="A model to start from, shipped or a file, whose vocabulary is then taken over; or a checkpoint of the "
-                   "same vocabulary. Its shape may be smaller.")  # fmt: skip
+                   "same vocabulary. Its shape may be smaller. Several checkpoints: the mean of their weights.")  # fmt: skip
 @click.option("--name", default=None, help="The model's name; by default the recipe's file name.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
 @click.option("--threads", type=int, default=0, help="CPU threads; 0 for all.")
@@ -43,7 +45,7 @@ COUNTED = 64  # batches by which the tree is balanced
 @click.option("--minutes", type=float, default=float("inf"),
               help="Stop with a checkpoint after so long; the same command goes on.")  # fmt: skip
 def train(
-    recipe_path: Path, source: Path, out: Path, init: str | None, name: str | None, device: str, threads: int,
+    recipe_path: Path, source: Path, out: Path, init: tuple[str, ...], name: str | None, device: str, threads: int,
     validate_every: int, minutes: float,
 ) -> None:  # fmt: skip
     """Train a model on a folder of text; started again, it goes on where it was.
@@ -61,12 +63,12 @@ def train(
         torch.set_num_threads(threads)
     recipe = Recipe.load(recipe_path)
     start = None
-    if init is not None:
+    if init:
         pieces, start = first(init)
         try:
             grow(Transformer(recipe.model), start.weights)  # whether it can, before the text is cut into pieces
         except ValueError as error:
-            raise click.UsageError(f"{init}: {error}") from None
+            raise click.UsageError(f"{', '.join(init)}: {error}") from None
         if pieces is not None:
             keep(pieces, out / "vocabulary.json")
     tokenizer = prepare(source, out, recipe.model.vocab_size)
@@ -76,22 +78,22 @@ def train(
         click.echo(f"{path}: {path.stat().st_size} bytes")
 
 
-def first(init: str) -> tuple[Tokenizer | None, Start]:
-    """What a checkpoint gives to start with, or a model and then its vocabulary too. Raises click.ClickException."""
+def first(init: Sequence[str]) -> tuple[Tokenizer | None, Start]:
+    """What checkpoints give to start with, or a model and then its vocabulary too. Raises click.ClickException."""
     import torch
 
     from lmcompress import modelfile
     from lmcompress.training.export import restore
-    from lmcompress.training.train import Start, cost
+    from lmcompress.training.train import Start, cost, mean
 
     try:
-        if init.endswith(".pt"):
-            saved = torch.load(init, map_location="cpu", weights_only=True)
-            return None, Start(saved["model"], *cost(saved))
-        model = modelfile.load(init)
-    except (OSError, LMCompressError) as error:
-        raise click.ClickException(f"{init}: {error}") from None
-    return model.tokenizer, Start(restore(model), model.card.get("tokens", 0), model.card.get("hours", 0.0))
+        if not init[0].endswith(".pt") and len(init) == 1:
+            model = modelfile.load(init[0])
+            return model.tokenizer, Start(restore(model), model.card.get("tokens", 0), model.card.get("hours", 0.0))
+        saved = [torch.load(path, map_location="cpu", weights_only=True) for path in init]
+        return None, Start(mean([one["model"] for one in saved]), *max(map(cost, saved)))
+    except (OSError, ValueError, pickle.UnpicklingError, LMCompressError) as error:
+        raise click.ClickException(f"{', '.join(init)}: {error}") from None
 
 
 def keep(tokenizer: Tokenizer, path: Path) -> None:

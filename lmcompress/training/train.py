@@ -11,6 +11,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,14 @@ def trained(checkpoint: Path, ids: Path) -> tuple[Transformer, Recipe, dict[str,
         model.spread(tokens)
         model.calibrate(tokens)
     return model, recipe, saved
+
+
+def mean(weights: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Of models of one shape: between two ends of one training there is often a better one (Izmailov et al. 2018,
+    "Averaging weights leads to wider optima and better generalization"). Raises ValueError."""
+    if any({n: w.shape for n, w in one.items()} != {n: w.shape for n, w in weights[0].items()} for one in weights):
+        raise ValueError("the checkpoints are of models of different shapes")
+    return {name: torch.stack([one[name] for one in weights]).mean(0) for name in weights[0]}
 
 
 def cost(saved: dict[str, Any]) -> tuple[int, float]:
