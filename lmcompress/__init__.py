@@ -36,7 +36,7 @@ __all__ = [
     "open",
     "recover",
 ]
-__version__ = "0.3.0"
+__version__ = "0.3.1"
 
 
 def __getattr__(name: str) -> Any:
