@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 
 from lmcompress.config import ModelConfig  # noqa: E402
 from lmcompress.training import data  # noqa: E402
-from lmcompress.training.cli import first  # noqa: E402
+from lmcompress.training.cli import start_of  # noqa: E402
 from lmcompress.training.model import Transformer  # noqa: E402
 from lmcompress.training.train import Recipe, grow, train  # noqa: E402
 
@@ -143,15 +143,20 @@ def test_mean_of_checkpoints_is_what_a_run_begins_with(ids: Path, tmp_path: Path
     paths = [str(tmp_path / str(seed) / "run.pt") for seed in (1, 2)]
     for path in paths:
         (Path(path).parent / "checkpoint.pt").rename(path)
-    pieces, start = first(paths)
-    assert pieces is None and start.tokens == 6 * 128
+    pieces, start = start_of(paths)
+    assert pieces is None and start.cost[0] == 6 * 128
     one, other = (torch.load(path, weights_only=True)["model"] for path in paths)
     assert all(torch.allclose(w, (one[n] + other[n]) / 2) for n, w in start.weights.items())
     assert not torch.equal(one["head"], other["head"])
     (tmp_path / "text.pt").write_text("no checkpoint")
-    for wrong in ([*paths, str(tmp_path / "text.pt")], [paths[0], str(tmp_path / "none.pt")], [paths[0], "fast"]):
+    (tmp_path / "short.pt").write_bytes(Path(paths[0]).read_bytes()[:5000])
+    torch.save({"head": one["head"]}, tmp_path / "weights.pt")
+    for name in ("text.pt", "weights.pt"):
+        with pytest.raises(click.ClickException, match=f"{name}: not a training run's checkpoint"):
+            start_of([*paths, str(tmp_path / name)])
+    for wrong in ([*paths, str(tmp_path / "short.pt")], [paths[0], str(tmp_path / "none.pt")], [paths[0], "fast"]):
         with pytest.raises(click.ClickException, match=wrong[-1]):
-            first(wrong)
+            start_of(wrong)
 
 
 def test_command_makes_a_model_that_compresses_and_another_of_it(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def train(
     recipe = Recipe.load(recipe_path)
     start = None
     if init:
-        pieces, start = first(init)
+        pieces, start = start_of(init)
         try:
             grow(Transformer(recipe.model), start.weights)  # whether it can, before the text is cut into pieces
         except ValueError as error:
@@ -78,7 +78,7 @@ def train(
         click.echo(f"{path}: {path.stat().st_size} bytes")
 
 
-def first(init: Sequence[str]) -> tuple[Tokenizer | None, Start]:
+def start_of(init: Sequence[str]) -> tuple[Tokenizer | None, Start]:
     """What checkpoints give to start with, or a model and then its vocabulary too. Raises click.ClickException."""
     import torch
 
@@ -86,14 +86,17 @@ def first(init: Sequence[str]) -> tuple[Tokenizer | None, Start]:
     from lmcompress.training.export import restore
     from lmcompress.training.train import Start, cost, mean
 
+    names = ", ".join(init)
     try:
-        if not init[0].endswith(".pt") and len(init) == 1:
+        if len(init) == 1 and not init[0].endswith(".pt"):
             model = modelfile.load(init[0])
-            return model.tokenizer, Start(restore(model), model.card.get("tokens", 0), model.card.get("hours", 0.0))
+            return model.tokenizer, Start(restore(model), (model.card.get("tokens", 0), model.card.get("hours", 0.0)))
         saved = [torch.load(path, map_location="cpu", weights_only=True) for path in init]
-        return None, Start(mean([one["model"] for one in saved]), *max(map(cost, saved)))
-    except (OSError, ValueError, pickle.UnpicklingError, LMCompressError) as error:
-        raise click.ClickException(f"{', '.join(init)}: {error}") from None
+        return None, Start(mean([one["model"] for one in saved]), max(map(cost, saved)))
+    except (KeyError, RuntimeError, pickle.UnpicklingError):
+        raise click.ClickException(f"{names}: not a training run's checkpoint") from None
+    except (OSError, ValueError, LMCompressError) as error:
+        raise click.ClickException(f"{names}: {error}") from None
 
 
 def keep(tokenizer: Tokenizer, path: Path) -> None:
@@ -139,7 +142,7 @@ def finish(tokenizer: Tokenizer, out: Path, name: str) -> Path:
         "recipe": json.loads(saved["recipe"]),
         "text": ", ".join(mix.names),
         "tokens": tokens,
-        "new_tokens": tokens - saved["before"]["tokens"],
+        "new_tokens": saved["step"] * recipe.batch * recipe.sequence,
         "hours": round(hours, 2),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "torch": torch.__version__,

@@ -356,6 +356,11 @@ class Transformer(nn.Module):
             block.up_gain.copy_(channel_gain(block.seen["up"]))
             block.seen = None
 
+    def prepare(self, ids: Tensor) -> None:
+        """Makes the model ready for integers, by the batch ids [B, T]; its predictions stay what they are."""
+        self.spread(ids)
+        self.calibrate(ids)
+
     @property
     def head_factor(self) -> float:
         """From accumulator times row scale to an integer logit."""

@@ -60,8 +60,7 @@ class Start:
     """What a run begins with: the weights of a model no larger, and what these have cost."""
 
     weights: dict[str, Tensor]
-    tokens: int = 0
-    hours: float = 0.0
+    cost: tuple[int, float] = (0, 0.0)  # tokens, hours
 
 
 def rate(progress: float, recipe: Recipe) -> float:
@@ -102,14 +101,15 @@ def train(
     )  # fmt: skip
     plateau = [[g["lr"] for g in o.param_groups] for o in (muon, adam)]
     step, elapsed, calibrated = 0, 0.0, False
-    before = {"tokens": init.tokens, "hours": init.hours} if init else {"tokens": 0, "hours": 0.0}
+    before = init.cost if init else (0, 0.0)
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(saved["model"])
         muon.load_state_dict(saved["muon"])
         adam.load_state_dict(saved["adam"])
-        step, elapsed, calibrated, before = (saved[name] for name in ("step", "elapsed", "calibrated", "before"))
+        step, elapsed, calibrated = saved["step"], saved["elapsed"], saved["calibrated"]
+        before = saved.get("before", before)  # checkpoints of 0.3.0 have none
     elif init is not None:
         grow(model, {name: w.to(device) for name, w in init.weights.items()})
     mix = data.Mix(ids, recipe.sequence, recipe.seed)
@@ -165,8 +165,7 @@ def train(
             if log:
                 save(out / "float.pt")
             tokens = torch.from_numpy(mix.batch(step, recipe.batch)).to(device)[:, :-1]
-            model.spread(tokens)
-            model.calibrate(tokens)
+            model.prepare(tokens)
             muon.state.clear()  # moments of channels that are no more
             adam.state.clear()
             calibrated = True
@@ -210,16 +209,14 @@ def train(
 
 
 def trained(checkpoint: Path, ids: Path) -> tuple[Transformer, Recipe, dict[str, Any]]:
-    """A run's model, spread and calibrated on the token ids in folder `ids`, its recipe, and all that train() has saved."""
+    """A run's model, prepared for integers on the token ids in folder `ids`, its recipe, and all that train() has saved."""
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     recipe = Recipe.parse(saved["recipe"])
     model = Transformer(recipe.model)
     model.load_state_dict(saved["model"])
     if not saved["calibrated"]:
         batch = data.Mix(ids, recipe.sequence, recipe.seed).batch(saved["step"], recipe.batch)
-        tokens = torch.from_numpy(batch)[:, :-1]
-        model.spread(tokens)
-        model.calibrate(tokens)
+        model.prepare(torch.from_numpy(batch)[:, :-1])
     return model, recipe, saved
 
 
@@ -234,8 +231,8 @@ def mean(weights: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 def cost(saved: dict[str, Any]) -> tuple[int, float]:
     """Tokens and hours that the weights of a checkpoint have seen and taken, with those of the runs before."""
     recipe = Recipe.parse(saved["recipe"])
-    tokens = saved["step"] * recipe.batch * recipe.sequence
-    return saved["before"]["tokens"] + tokens, saved["before"]["hours"] + saved["elapsed"] / 3600
+    tokens, hours = saved.get("before", (0, 0.0))
+    return tokens + saved["step"] * recipe.batch * recipe.sequence, hours + saved["elapsed"] / 3600
 
 
 @torch.no_grad()
