@@ -32,6 +32,7 @@ SHAPES = [
     ModelConfig(vocab_size=288, d_model=128, n_layer=1, n_head=3, d_ff=64, window=20),
     ModelConfig(vocab_size=352, d_model=192, n_layer=3, n_head=1, d_ff=320, window=16),
     ModelConfig(vocab_size=256, d_model=64, n_layer=1, n_head=7, d_ff=64, window=1),
+    ModelConfig(vocab_size=256, d_model=64, n_layer=1, n_head=11, d_ff=64, window=150),
 ]
 
 
@@ -70,7 +71,7 @@ def same(model: Model, tokens: np.ndarray, threads: int = 2, chunks: list[int] |
 @pytest.mark.parametrize("shape", range(len(SHAPES)))
 def test_whole_models(kernel: str, shape: int) -> None:
     model = random_model(SHAPES[shape], seed=shape)
-    logits = same(model, tokens_for(model, 3, 70))
+    logits = same(model, tokens_for(model, 3, 50 + model.config.window))
     assert len(np.unique(logits)) > 1000  # the model says something
 
 

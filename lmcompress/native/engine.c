@@ -52,7 +52,7 @@ struct Engine {
 struct State {
     uint64_t position; /* of all lanes */
     int n_lanes, active; /* lanes 0..active-1 are still running */
-    int slots;           /* of a lane and layer: the window, rounded up to 16 */
+    int slots;           /* of a lane and layer: the window, rounded up to RING */
     uint8_t *keys;       /* [n_layer][n_lanes][slots / 16][HEAD / 4][16][4], 128 added; slot = position % window */
     int8_t *values;      /* [n_layer][n_lanes][slots / 4][HEAD][4] */
     int8_t *still;       /* [n_layer][n_lanes][HEAD - ROTARY]: the unturned part of the key before */
@@ -248,7 +248,7 @@ State *lmc_state_new(const Engine *e, int n_lanes, int threads)
         return NULL;
     size_t rings = (size_t)e->shape.n_layer * n_lanes;
     state->n_lanes = state->active = n_lanes;
-    state->slots = (e->shape.window + 15) / 16 * 16;
+    state->slots = (e->shape.window + RING - 1) / RING * RING;
     state->keys = lmc_alloc(rings * state->slots * HEAD);
     state->values = lmc_alloc(rings * state->slots * HEAD);
     state->still = lmc_alloc(rings * (HEAD - ROTARY));
@@ -308,6 +308,7 @@ static void remember(const int8_t *key, const int16_t *value, int slot, uint8_t 
 /* What the threads are told of the rows that go through the layers: C positions each of lanes first..first+n-1. */
 typedef struct {
     const Engine *engine;
+    const Kernel *kernel; /* for so many rows */
     State *state;
     uint64_t position; /* of the first column */
     int first, n, C, rows, threads;
@@ -340,11 +341,11 @@ static void attend_part(const void *context, int lane)
         const int16_t *qkv = w->qkv + row * (heads + 2 * HEAD);
         uint64_t p = pass->position + c;
         int seen = p + 1 < (uint64_t)window ? (int)(p + 1) : window;
-        e->kernel->turn(qkv, s->n_head + 1, w->cosine + c * (ROTARY / 2), w->sine + c * (ROTARY / 2), turned);
+        pass->kernel->turn(qkv, s->n_head + 1, w->cosine + c * (ROTARY / 2), w->sine + c * (ROTARY / 2), turned);
         remember(turned + heads, qkv + heads + HEAD, (int)(p % window), keys, values,
                  state->still + ring * (HEAD - ROTARY));
-        e->kernel->attend(turned, s->n_head, keys, values, seen, layer->score, layer->attn_scale, e->exp14,
-                          w->attended + row * heads);
+        pass->kernel->attend(turned, s->n_head, keys, values, seen, layer->score, layer->attn_scale, e->exp14,
+                             w->attended + row * heads);
     }
 }
 
@@ -361,7 +362,7 @@ static void normalize_part(const void *context, int part)
     const Work *w = &pass->state->work;
     int d = e->shape.d_model, end = (part + 1) * NORMALIZED < pass->rows ? (part + 1) * NORMALIZED : pass->rows;
     for (int r = part * NORMALIZED; r < end; r++)
-        e->kernel->normalize(w->rows_x[r], pass->gain, d, w->a + (size_t)r * d);
+        pass->kernel->normalize(w->rows_x[r], pass->gain, d, w->a + (size_t)r * d);
 }
 
 static void normalize(Pass *pass, const float *gain)
@@ -373,7 +374,7 @@ static void normalize(Pass *pass, const float *gain)
 static void product_part(const void *context, int part)
 {
     const Pass *pass = context;
-    const Kernel *kernel = pass->engine->kernel;
+    const Kernel *kernel = pass->kernel;
     int strips = pass->w->n_out / STRIP;
     int begin = strips * part / pass->parts * STRIP, end = strips * (part + 1) / pass->parts * STRIP;
     int middle = pass->narrow < begin ? begin : pass->narrow < end ? pass->narrow : end;
@@ -402,7 +403,7 @@ static void distribute_part(const void *context, int row)
     const Pass *pass = context;
     const Engine *e = pass->engine;
     const Work *w = &pass->state->work;
-    e->kernel->cumulate(w->rows_logits[row], e->shape.vocab_size, e->exp24, w->rows_base[row], w->rows_local[row]);
+    pass->kernel->cumulate(w->rows_logits[row], e->shape.vocab_size, e->exp24, w->rows_base[row], w->rows_local[row]);
     int d = e->shape.d_model;
     const uint8_t *restrict a = w->a + (size_t)row * d;
     int8_t *restrict features = w->rows_features[row];
@@ -445,7 +446,8 @@ static void forward(const Engine *e, State *state, const Run *run, int first, in
             w->cosine[c * (ROTARY / 2) + j] = e->cosine[angle];
             w->sine[c * (ROTARY / 2) + j] = e->sine[angle];
         }
-    Pass pass = {.engine = e, .state = state, .position = position, .first = first, .n = n, .C = C, .rows = rows};
+    Pass pass = {.engine = e, .kernel = kernel_for(e->kernel, rows), .state = state, .position = position,
+                 .first = first, .n = n, .C = C, .rows = rows};
     pass.threads = lmc_pool_ready(state->pool);
     for (int i = 0; i < s->n_layer; i++) {
         const Layer *layer = &e->layers[i];
@@ -509,7 +511,7 @@ double lmc_bench_product(const Kernel *kernel, int n, int n_out, int n_in, doubl
             int64_t count = 0, start = lmc_now();
             double spent = 0;
             while (spent < seconds) {
-                kernel->product(&w, 0, n_out, x, n, TO_INT16, 32767, rows);
+                kernel_for(kernel, n)->product(&w, 0, n_out, x, n, TO_INT16, 32767, rows);
                 count++;
                 spent = 1e-9 * (double)(lmc_now() - start);
             }

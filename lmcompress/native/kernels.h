@@ -11,6 +11,7 @@
 #define ROTARY 32     /* leading components that turn with the position */
 #define TILE 16       /* output columns that a set works on together */
 #define STRIP 32      /* output columns that a product is asked for at least; every matrix has a multiple */
+#define RING 64       /* slots of a lane's keys and values come in such numbers */
 #define GROUP 64      /* symbols in a group of the cumulated distribution */
 #define MAX_WINDOW 1024
 #define MAX_HEADS 32
@@ -31,7 +32,8 @@ typedef enum {
     TO_SQUARE,   /* uint8: u rounded and within 0..255, then (u * u + 128) >> 8 */
 } Result;
 
-typedef struct {
+typedef struct Kernel Kernel;
+struct Kernel {
     const char *name;
     int (*supported)(void);
     int tile; /* columns whose weights are packed together */
@@ -45,12 +47,20 @@ typedef struct {
     /* Heads t [n][HEAD] normalized, leading components turned by the angles whose cosines and sines these are. */
     void (*turn)(const int16_t *t, int n, const int16_t *cosine, const int16_t *sine, int8_t *out);
     /* Queries q [n_head][HEAD] of one position over the first `seen` slots of one lane: out [n_head][HEAD], 128 added.
-     * keys: [slot / 16][HEAD / 4][16][4] with 128 added; values: [slot / 4][HEAD][4]; both readable to the next 16. */
+     * keys: [slot / 16][HEAD / 4][16][4] with 128 added; values: [slot / 4][HEAD][4]; both readable to the next RING. */
     void (*attend)(const int8_t *q, int n_head, const uint8_t *keys, const int8_t *values, int seen,
                    const int32_t *score, float scale, const int32_t *exp14, uint8_t *out);
     /* Weights of logits [V] summed: base [ceil(V / GROUP)] before each group, local [V] inside it, inclusive. */
     void (*cumulate)(const int16_t *logits, int V, const int32_t *exp24, uint64_t *base, uint32_t *local);
-} Kernel;
+    int few;              /* for up to so many rows, */
+    const Kernel *of_few; /* this set is faster; it packs weights alike */
+};
+
+/* The set for so many rows at once. */
+static inline const Kernel *kernel_for(const Kernel *kernel, int rows)
+{
+    return rows <= kernel->few ? kernel->of_few : kernel;
+}
 
 extern const Kernel *const lmc_kernels[]; /* best first, NULL at the end; the last is always supported */
 

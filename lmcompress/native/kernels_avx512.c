@@ -56,7 +56,7 @@ INLINE WIDE void block(const int ROWS, const Matrix *w, int n, const uint8_t *x,
         finish(c[i][0], c[i][1], scale0, scale1, result, low, high, out[m + i], n);
 }
 
-WIDE void lmc_avx512_product(const Matrix *w, int begin, int end, const uint8_t *x, int n, Result result, float limit,
+WIDE static void product(const Matrix *w, int begin, int end, const uint8_t *x, int n, Result result, float limit,
                          void *const *out)
 {
     if (result != TO_INT16)
@@ -90,19 +90,13 @@ INLINE WIDE int64_t energy(const int16_t *x, int n)
     return _mm512_reduce_add_epi64(sum);
 }
 
-/* 16 integers in int32 times r, as bytes. */
-INLINE WIDE __m128i to_bytes(__m512i c, __m512 r)
-{
-    return _mm512_cvtepi32_epi8(rescale(c, r, _mm512_set1_ps(-127), _mm512_set1_ps(127)));
-}
-
 WIDE void lmc_avx512_normalize(const int16_t *x, const float *gain, int d, uint8_t *out)
 {
     __m512 r = _mm512_set1_ps(inverse_rms(energy(x, d), d));
     for (int i = 0; i < d; i += 16) {
         __m512i v = _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)(x + i)));
         __m512 factor = _mm512_mul_ps(r, _mm512_loadu_ps(gain + i)); /* exact: gains are powers of two */
-        _mm_storeu_si128((__m128i *)(out + i), _mm_xor_si128(to_bytes(v, factor), _mm_set1_epi8(-128)));
+        put_offset(v, factor, out + i);
     }
 }
 
@@ -175,40 +169,14 @@ INLINE WIDE void score_slots(const int HEADS, const int8_t *q, const uint8_t *ke
     }
 }
 
-/* Weights of `seen` slots from their scores s, 0 for those to the next 64; their sum. A weight of at most 2^14 is
- * 128 * high + low, so that two bytes take it into the products. */
+/* Weights of `seen` slots from their scores s, 0 for those to the next 64; their sum. */
 WIDE static int32_t weigh(const int32_t *s, int seen, int32_t score, const int32_t *exp14, uint8_t *high, uint8_t *low)
 {
-    int end = (seen + 15) / 16 * 16;
-    __mmask16 last = (__mmask16)(0xFFFF >> (end - seen));
     Table table = load_table(exp14);
-    __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    __m512i ones = _mm512_set1_epi16(1), seven = _mm512_set1_epi16(127), sum = _mm512_setzero_si512();
-    __m512i top = _mm512_maskz_loadu_epi32(last, s + end - 16);
-    top = _mm512_mask_mov_epi32(_mm512_set1_epi32(INT32_MIN), last, top);
-    for (int slot = 0; slot < end - 16; slot += 16)
-        top = _mm512_max_epi32(top, _mm512_loadu_si512(s + slot));
-    top = _mm512_set1_epi32(_mm512_reduce_max_epi32(top));
-    for (int slot = 0; slot < end; slot += 64) {
-        __m512i b[4];
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) {
-            b[j] = _mm512_set1_epi32(INT16_MAX); /* no weight is left of that */
-            if (slot + 16 * j < end) {
-                __mmask16 there = slot + 16 * j + 16 > seen ? last : 0xFFFF;
-                __m512i below = _mm512_sub_epi32(top, _mm512_loadu_si512(s + slot + 16 * j));
-                below = _mm512_mullo_epi32(below, _mm512_set1_epi32(score));
-                b[j] = _mm512_mask_srai_epi32(b[j], there, below, 10);
-            }
-        }
-        /* packs works in quarters: four slots of each b[j] in turn, until the dwords are put in order */
-        __m512i e0 = exp14_of(&table, _mm512_packs_epi32(b[0], b[1]));
-        __m512i e1 = exp14_of(&table, _mm512_packs_epi32(b[2], b[3]));
-        sum = _mm512_add_epi32(sum, _mm512_add_epi32(_mm512_madd_epi16(e0, ones), _mm512_madd_epi16(e1, ones)));
-        __m512i e_high = _mm512_packus_epi16(_mm512_srli_epi16(e0, 7), _mm512_srli_epi16(e1, 7));
-        __m512i e_low = _mm512_packus_epi16(_mm512_and_si512(e0, seven), _mm512_and_si512(e1, seven));
-        _mm512_storeu_si512(high + slot, _mm512_permutexvar_epi32(order, e_high));
-        _mm512_storeu_si512(low + slot, _mm512_permutexvar_epi32(order, e_low));
+    __m512i top = top_score(s, seen), sum = _mm512_setzero_si512(), b[2];
+    for (int slot = 0; slot < seen; slot += 64) {
+        exponents(s, slot, seen, top, score, b);
+        sum = put_weights(exp14_of(&table, b[0]), exp14_of(&table, b[1]), high + slot, low + slot, sum);
     }
     return _mm512_reduce_add_epi32(sum);
 }
@@ -233,12 +201,11 @@ WIDE static void mix(const uint8_t *high, const uint8_t *low, const int8_t *valu
     __m512i c[4] = {_mm512_add_epi32(_mm512_slli_epi32(h0, 7), l0), _mm512_add_epi32(_mm512_slli_epi32(h1, 7), l1),
                     _mm512_add_epi32(_mm512_slli_epi32(h2, 7), l2), _mm512_add_epi32(_mm512_slli_epi32(h3, 7), l3)};
     for (int j = 0; j < 4; j++)
-        _mm_storeu_si128((__m128i *)(out + 16 * j),
-                         _mm_xor_si128(to_bytes(c[j], _mm512_set1_ps(r)), _mm_set1_epi8(-128)));
+        put_offset(c[j], _mm512_set1_ps(r), out + 16 * j);
 }
 
-WIDE void lmc_avx512_attend(const int8_t *q, int n_head, const uint8_t *keys, const int8_t *values, int seen,
-                            const int32_t *score, float scale, const int32_t *exp14, uint8_t *out)
+WIDE static void attend(const int8_t *q, int n_head, const uint8_t *keys, const int8_t *values, int seen,
+                        const int32_t *score, float scale, const int32_t *exp14, uint8_t *out)
 {
     int32_t s[4][MAX_WINDOW];
     uint8_t high[MAX_WINDOW], low[MAX_WINDOW];
@@ -306,7 +273,6 @@ WIDE void lmc_avx512_cumulate(const int16_t *logits, int V, const int32_t *exp24
 }
 
 const Kernel lmc_avx512vnni = {
-    "avx512vnni",         lmc_avx512_supported, TILE, 0, lmc_avx512_product, lmc_avx512_normalize, lmc_avx512_turn,
-    lmc_avx512_attend,    lmc_avx512_cumulate,
+    "avx512vnni", lmc_avx512_supported, TILE, 0, product, lmc_avx512_normalize, lmc_avx512_turn, attend, lmc_avx512_cumulate,
 };
 #endif

@@ -135,7 +135,7 @@ static void test_turn(const Kernel *kernel, const int16_t *cosine, const int16_t
 
 static void test_attend(const Kernel *kernel, const int32_t *exp14)
 {
-    enum { HEADS = 7 };
+    enum { HEADS = 20 };
     int8_t *q = need(HEADS * HEAD), *values = need(MAX_WINDOW * HEAD);
     uint8_t *keys = need(MAX_WINDOW * HEAD), got[HEADS * HEAD], want[HEADS * HEAD];
     int32_t score[HEADS];
