@@ -1,5 +1,5 @@
 """The command: `python -m benchmarks [run|small|scaling|time|steps|kernels|coder|parts|lanes|model|quantization|shrink|
-vocabulary|compare|prior|dictionary|report|codecs]`; `run` on the samples by default.
+mean|vocabulary|compare|prior|dictionary|report|codecs]`; `run` on the samples by default.
 
 Knows: which codecs on which files, in what order, and where the rows go. Does not know: how anything is measured or drawn.
 """
@@ -331,6 +331,18 @@ def shrink(checkpoint: Path, ids: Path, tokens: int) -> None:
     from benchmarks import weights
 
     Console(width=120).print(weights.shrink_table(checkpoint, ids, tokens))
+
+
+@main.command("mean")
+@click.argument("ids", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("checkpoints", type=click.Path(exists=True, path_type=Path), nargs=-1, required=True)
+@click.option("--tokens", default=3072, show_default=True, help="Of each category's validation split.")
+@click.option("--parts", default=3, show_default=True, help="Of a mean, at most.")
+def mean_command(ids: Path, checkpoints: tuple[Path, ...], tokens: int, parts: int) -> None:
+    """What means of several checkpoints' weights gain: a folder of token ids, and the checkpoints."""
+    from benchmarks import weights
+
+    Console(width=120).print(weights.mean_table(checkpoints, ids, tokens, parts))
 
 
 @main.command("vocabulary")

@@ -1,13 +1,15 @@
-"""What a trained model loses with integers in its forward pass, with fewer bits, columns or heads, without training again.
+"""What a trained model loses with integers in its forward pass, with fewer bits, columns or heads, without training again;
+what the mean of several gains.
 
-Knows: a training run's checkpoint and its folder of token ids. Does not know: model files, coding.
+Knows: training runs' checkpoints and their folder of token ids. Does not know: model files, coding.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from benchmarks.parts import order_0
 from lmcompress.config import HEAD_SIZE
 from lmcompress.training import data
 from lmcompress.training.model import Transformer
-from lmcompress.training.train import trained
+from lmcompress.training.train import Recipe, mean, trained
 
 BITS = (8, 7, 6, 5, 4)
 SHARES = (0.1, 0.25, 0.5)  # of an MLP's columns
@@ -65,6 +67,25 @@ def shrink_table(checkpoint: Path, ids: Path, tokens: int) -> Table:
             found = sum(bits_of(changed, rows) for rows, _ in texts.values()) / n_bytes
         first = found if first is None else first
         table.add_row(name, f"{found:.4f}", f"{found - first:+.4f}", f"{entropy(changed, bits):,.0f}")
+    return table
+
+
+def mean_table(checkpoints: Sequence[Path], ids: Path, tokens: int, parts: int) -> Table:
+    """Bits per byte of all validation text (in bfloat16 products) of every mean of the checkpoints' weights in so many
+    parts at most, which `lmcompress train` begins with when it is given as many `--init`."""
+    saved = [torch.load(path, map_location="cpu", weights_only=True) for path in checkpoints]
+    recipe = Recipe.parse(saved[0]["recipe"])
+    model = Transformer(recipe.model)
+    texts = data.validation(ids, recipe.sequence, tokens)
+    n_bytes = sum(size for _, size in texts.values())
+    table = Table(*(f"{path.parent.name}/{path.name}" for path in checkpoints), "bits per byte")
+    for shares in product(range(parts + 1), repeat=len(saved)):
+        if math.gcd(*shares) == 1 and sum(shares) <= parts:
+            chosen = [one["model"] for one, share in zip(saved, shares, strict=True) for _ in range(share)]
+            model.load_state_dict(mean(chosen))
+            with torch.autocast("cpu", torch.bfloat16):
+                found = sum(bits_of(model, rows) for rows, _ in texts.values()) / n_bytes
+            table.add_row(*map(str, shares), f"{found:.4f}")
     return table
 
 

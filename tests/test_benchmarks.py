@@ -452,3 +452,6 @@ def test_comparisons_and_what_can_be_taken_out(pool, tmp_path, monkeypatch):
     sizes = [int(s.replace(",", "")) for s in size]
     assert sizes[1] > sizes[2] > sizes[3] > sizes[4] > sizes[5] and sizes[0] == sizes[2] > sizes[6] > sizes[8]
     assert [*weights.quantization_table(checkpoint, ids, 64).columns[0].cells] == ["code", "en_wiki", "all"]
+    *shares, means = ([*column.cells] for column in weights.mean_table([checkpoint] * 2, ids, 64, 2).columns)
+    assert [*zip(*shares, strict=True)] == [("0", "1"), ("1", "0"), ("1", "1")]
+    assert means == [means[0]] * 3 and abs(float(means[0]) - float(bits[0])) < 0.01, "a model is the mean of itself"
