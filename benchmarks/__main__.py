@@ -1,5 +1,5 @@
 """The command: `python -m benchmarks [run|small|scaling|time|steps|kernels|coder|parts|lanes|model|quantization|shrink|
-mean|vocabulary|compare|prior|dictionary|report|codecs]`; `run` on the samples by default.
+mean|vocabulary|compare|prior|charsets|dictionary|report|codecs]`; `run` on the samples by default.
 
 Knows: which codecs on which files, in what order, and where the rows go. Does not know: how anything is measured or drawn.
 """
@@ -331,6 +331,14 @@ def shrink(checkpoint: Path, ids: Path, tokens: int) -> None:
     from benchmarks import weights
 
     Console(width=120).print(weights.shrink_table(checkpoint, ids, tokens))
+
+
+@main.command("charsets")
+def charsets_command() -> None:
+    """Whether this Python's codecs have the characters of lmcompress/charsets.json, which never changes."""
+    from benchmarks import charsets
+
+    click.echo(charsets.main())
 
 
 @main.command("mean")

@@ -36,7 +36,7 @@ __all__ = [
     "open",
     "recover",
 ]
-__version__ = "0.3.1"
+__version__ = "0.4.0"
 
 
 def __getattr__(name: str) -> Any:

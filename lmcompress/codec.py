@@ -1,10 +1,10 @@
 """One block: bytes to a payload and back.
 
 Knows: how tokens are laid out in lanes, the order of decisions, what a payload begins with. Does not know: archives,
-how probabilities come about.
+how probabilities come about, what forms there are.
 
-Payload: varint number of tokens, varint number of lanes, then the range coder's bytes. A block of no bytes has an empty
-payload. Lane l of L has its share of the tokens in order; the first (tokens mod L) lanes have one more. Decoding reads
+Payload: varint number of tokens, varint number of lanes, then the range coder's bytes; before these a 0 and a byte for the
+form where the content is not the tokens' text itself (forms.py). A block of no bytes has an empty payload. Lane l of L has its share of the tokens in order; the first (tokens mod L) lanes have one more. Decoding reads
 one decision for each lane at each level of the tree; docs/FORMAT.md has the order in words.
 """
 
@@ -15,6 +15,7 @@ from math import isqrt
 
 import numpy as np
 
+from lmcompress import forms
 from lmcompress.bits import Reader, Writer
 from lmcompress.coder import Decoder, Encoder
 from lmcompress.config import HEAD_SIZE, CodecConfig
@@ -90,7 +91,11 @@ class Codec:
         """The payload of a block."""
         if not data:
             return b""
-        tokens = self.vocabulary.tokenizer.encode(data).astype(np.int32)
+        tokenizer = self.vocabulary.tokenizer
+        form, text = forms.to_text(data, tokenizer.cost)
+        tokens = tokenizer.encode(text).astype(np.int32)
+        if len(tokens) > len(data):
+            form, tokens = forms.PLAIN, tokenizer.encode(data).astype(np.int32)
         n_lanes = most_lanes(self.config, len(data), len(tokens))
         lanes, counts = layout(tokens, n_lanes)
         previous = np.concatenate([np.full((n_lanes, 1), self.vocabulary.start, np.int32), lanes[:, :-1]], axis=1)
@@ -101,7 +106,10 @@ class Codec:
                 coder.encode(bits, k)
                 if progress is not None:
                     progress((start + i * max(1, BATCH // m)) / len(lanes[0]))
-        return bytes(Writer().varint(len(tokens)).varint(n_lanes).put(coder.finish()))
+        written = Writer()
+        if form != forms.PLAIN:
+            written.varint(0).put(bytes([form]))
+        return bytes(written.varint(len(tokens)).varint(n_lanes).put(coder.finish()))
 
     def decode(self, payload: bytes, raw_size: int, progress: Progress | None = None, threads: int = 0) -> bytes:
         """The block's bytes, `raw_size` of them. Raises CorruptError where the payload gives anything else."""
@@ -110,7 +118,12 @@ class Codec:
                 raise CorruptError("an empty block has a payload")
             return b""
         reader = Reader(payload)
-        n_tokens = reader.varint(raw_size)
+        n_tokens, form = reader.varint(raw_size), forms.PLAIN
+        if n_tokens == 0:
+            (form,) = reader.take(1)
+            if form == forms.PLAIN:
+                raise CorruptError("a block without tokens")
+            n_tokens = reader.varint(raw_size)
         n_lanes = reader.varint(most_lanes(self.config, raw_size, n_tokens))
         if n_lanes == 0:
             raise CorruptError("a block without tokens or lanes")
@@ -126,9 +139,10 @@ class Codec:
                 if progress is not None:
                     progress(first / len(lanes[0]))
         tokens = np.concatenate([lane[:count] for lane, count in zip(lanes, counts, strict=True)])
-        if self.vocabulary.tokenizer.lengths[tokens].sum() != raw_size:
-            raise CorruptError("a block's tokens do not have the size that it states")
-        return self.vocabulary.tokenizer.decode(tokens)
+        tokenizer = self.vocabulary.tokenizer
+        if tokenizer.lengths[tokens].sum() > forms.GROWTH * raw_size:
+            raise CorruptError("a block's tokens have more text than its size allows")
+        return forms.to_data(form, tokenizer.decode(tokens), raw_size)
 
     def memory(self, raw_size: int) -> int:
         """What memory() says of this codec."""

@@ -42,6 +42,10 @@ class Tokenizer:
             return segment_reference(self.pieces, self.costs, data)
         return np.frombuffer(_native.segment(self._trie, data), np.uint16)
 
+    def cost(self, data: bytes) -> int:
+        """Of the cheapest segmentation of `data`."""
+        return int(self._costs[self.encode(data)].sum())
+
     def decode(self, ids: np.ndarray) -> bytes:
         """The bytes that `ids` (integers [n], each below vocab_size) stand for."""
         return b"".join(self._decode(ids[i : i + WINDOW]) for i in range(0, len(ids), WINDOW))
@@ -57,6 +61,10 @@ class Tokenizer:
     def lengths(self) -> np.ndarray:
         """int64 [vocab_size]: bytes of each piece."""
         return np.array([len(p) for p in self.pieces], np.int64)
+
+    @cached_property
+    def _costs(self) -> np.ndarray:
+        return np.array(self.costs, np.int64)
 
     @cached_property
     def _text(self) -> np.ndarray:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from unittest import mock
 
 import lmcompress
-from lmcompress import LMCompressor
+from lmcompress import LMCompressor, forms
 from lmcompress.methods import LEVELS
 
 HERE = Path(__file__).parent
 MANIFEST = HERE / "manifest.json"
 TOY = HERE / "toy.lmm"  # lmcompress train --config tests/golden/toy.json --data corpora/samples; never replaced
-TEXT = (Path(__file__).parents[2] / "corpora" / "samples" / "alice29.txt").read_bytes()
+SAMPLES = Path(__file__).parents[2] / "corpora" / "samples"
+TEXT = (SAMPLES / "alice29.txt").read_bytes()
+CHINESE = (SAMPLES / "chinese_classic.txt").read_bytes()[:4500].decode("utf-8", "ignore")
 
 
 def archives() -> dict[str, tuple[bytes, bytes]]:
@@ -36,6 +39,15 @@ def archives() -> dict[str, tuple[bytes, bytes]]:
     made["long-digest"] = (lmcompress.compress(long, 1, model=TOY), long)
     several = TEXT[70_000:90_000]
     made["lanes"] = (lmcompress.compress(several, 3, model=TOY), several)
+    for name, charset, content in (
+        ("lines", forms.PLAIN, TEXT[30_000:33_000] + b"\n" + TEXT[:99]),
+        ("utf-16", 1, ("\ufeff" + TEXT[40_000:41_000].decode() + CHINESE[:99]).encode("utf-16-le")[:-1]),
+        ("utf-16-be", 2, TEXT[41_000:42_000].decode().encode("utf-16-be")),
+        *((name, charset, "Ґрати! Größe? 漢字かなカナ 한글\n".encode(name, "ignore").replace(b"\x8f", b"") + b"\xff\n" + TEXT[50_000:51_000])
+          for charset, name in forms.CHARSETS.items()),
+    ):  # fmt: skip
+        with mock.patch.object(forms, "_charset", return_value=(charset, 0)):  # the toy's costs are those of English
+            made[name] = (lmcompress.compress(content, model=TOY), content)
     parts = [TEXT[:500], b"", noise]
     compressor = LMCompressor(model=TOY)
     made["members"] = (b"".join(compressor.compress(p, LMCompressor.FLUSH_FRAME) for p in parts), b"".join(parts))

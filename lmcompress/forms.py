@@ -1,0 +1,160 @@
+"""The form of a text: what it is written in, where that is not UTF-8 with lines that end in LF, which models know best.
+
+Knows: character sets, line ends. Does not know: tokens, blocks. A form is a number: a character set (0: the bytes are left
+as they are), and LINES where an LF of the text stands for CR LF. Any bytes come back: those that are not of the set
+stand in the text as code points from ESCAPE on, an LF that is alone as FF LF.
+The way back goes by charsets.json and UTF-8 alone, so that no later version of a codec changes it; Python's codecs are
+used on the way there, and what they give is tried out.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from lmcompress.errors import CorruptError
+
+PLAIN, LINES = 0, 0x80
+UTF_16 = {1: "utf-16-le", 2: "utf-16-be"}
+LATIN = {3: "cp1252", 4: "cp1250"}
+CYRILLIC = {5: "cp1251", 6: "koi8-r", 7: "cp866"}
+ASIAN = {8: "gbk", 9: "cp950", 10: "cp932", 11: "euc-jp", 12: "cp949"}
+CHARSETS = LATIN | CYRILLIC | ASIAN
+TABLES = Path(__file__).parent / "charsets.json"
+ESCAPE = 0x10FF00  # and 255 more
+GROWTH = 4  # bytes of text for each of content, at most
+SAMPLE, SAMPLES = 16384, 4  # bytes of one, and how many
+TOLERANCE = 1.03  # of what the bytes cost as they are; costs do not know what follows what, which favours these
+LATIN_SHARE = 0.25  # of bytes above 127: Latin text has fewer, other alphabets more
+NULS = 0.01  # share of the bytes; with more, valid UTF-8 may be UTF-16
+CHUNK = 65536  # characters
+
+Cost = Callable[[bytes], float]
+
+
+def to_text(data: bytes, cost: Cost) -> tuple[int, bytes]:
+    """The form of `data`, and the text that to_data() makes `data` of. `cost` of a text, in any unit: the character set is
+    the one in which samples cost least."""
+    charset, odd = _charset(data, cost)
+    text = _decode(data, charset, odd)
+    lines = LINES if 2 * text.count(b"\r\n") > text.count(b"\n") else 0
+    if lines:
+        text = text.replace(b"\n", b"\xff\n").replace(b"\r\xff\n", b"\n")
+    form = charset | lines
+    try:
+        if form != PLAIN and to_data(form, text, len(data)) == data:
+            return form, text
+    except CorruptError:  # some sequence has a twin that stands for the same character
+        pass
+    return PLAIN, data
+
+
+def to_data(form: int, text: bytes, size: int) -> bytes:
+    """The content of `size` bytes that has this form and text. Raises CorruptError where there is none."""
+    charset = form & ~LINES
+    if charset != PLAIN and charset not in UTF_16 and charset not in CHARSETS:
+        raise CorruptError(f"a block's text is in the unknown form {form}")
+    if form & LINES:
+        text = text.replace(b"\n", b"\r\n").replace(b"\xff\r\n", b"\n")
+    data = text if charset == PLAIN else _encode(text, charset, size)
+    if len(data) != size:
+        raise CorruptError("a block's text does not have the size that it states")
+    return data
+
+
+def _charset(data: bytes, cost: Cost) -> tuple[int, int]:
+    """The character set, and for UTF-16 where its units begin: 0 or 1."""
+    step = max(SAMPLE, len(data) // SAMPLES) & ~1
+    samples = [data[i : i + SAMPLE] for i in range(0, len(data), step)]
+    if all(_is_utf_8(sample) for sample in samples):
+        return PLAIN, 0
+    size, high = sum(map(len, samples)), sum(_count(sample, 0x80, 0x80) for sample in samples)
+    alphabets = LATIN if high < LATIN_SHARE * size else CYRILLIC
+    best, least = (PLAIN, 0), TOLERANCE * sum(map(cost, samples))
+    for charset, odd in [(c, odd) for c in UTF_16 for odd in (0, 1)] + [(c, 0) for c in alphabets | ASIAN]:
+        found = sum(cost(_decode(sample, charset, odd)) for sample in samples)
+        if found < least:
+            best, least = (charset, odd), found
+    return best
+
+
+def _count(data: bytes, mask: int, value: int) -> int:
+    return int(np.count_nonzero((np.frombuffer(data, np.uint8) & mask) == value))
+
+
+def _is_utf_8(sample: bytes) -> bool:
+    """Whether it seems to be: few NULs, and more characters beyond ASCII than errors, of which cutting makes two."""
+    if sample.count(0) > NULS * len(sample):
+        return False
+    found = re.findall("[^\0-\x7f]", sample.decode("utf-8", "replace"))
+    return 2 * found.count("\ufffd") <= max(len(found), 4)
+
+
+def _escape(wrong: bytes) -> str:
+    return "".join(chr(ESCAPE + b) for b in wrong)
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return _escape(error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("lmcompress.escape", _escaped)
+
+
+def _decode(data: bytes, charset: int, odd: int) -> bytes:
+    """The text of content in a character set."""
+    if charset == PLAIN:
+        return data
+    if charset in UTF_16:
+        end = len(data) - (len(data) - odd) % 2
+        units = data[odd:end].decode(UTF_16[charset], "surrogatepass")
+        return (_escape(data[:odd]) + units + _escape(data[end:])).encode("utf-8", "surrogatepass")
+    return data.decode(CHARSETS[charset], "lmcompress.escape").encode("utf-8", "surrogatepass")
+
+
+def _encode(text: bytes, charset: int, size: int) -> bytes:
+    """A text in a character set; `size`: characters that it has at most."""
+    if len(text) - _count(text, 0xC0, 0x80) > size:  # bytes that begin a character
+        raise CorruptError("a block's text is longer than its size allows")
+    try:
+        characters = text.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        raise CorruptError("a block's text is not UTF-8") from None
+    part = _in_utf_16 if charset in UTF_16 else _in_table
+    return b"".join(part(characters[i : i + CHUNK], charset) for i in range(0, len(characters), CHUNK))
+
+
+def _in_utf_16(characters: str, charset: int) -> bytes:
+    runs = re.split("([\U0010ff00-\U0010ffff]+)", characters)
+    return b"".join(
+        bytes(ord(c) - ESCAPE for c in run) if i % 2 else run.encode(UTF_16[charset], "surrogatepass")
+        for i, run in enumerate(runs)
+    )
+
+
+def _in_table(characters: str, charset: int) -> bytes:
+    points = np.frombuffer(characters.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
+    escaped = points >= ESCAPE
+    codes = np.where(escaped, points - ESCAPE, _codes(charset)[np.minimum(points, 0xFFFF)])
+    if (codes < 0).any():
+        raise CorruptError(f"a block's text has characters that {CHARSETS[charset]} lacks")
+    pairs = np.stack([codes >> 8, codes & 255], 1).astype(np.uint8)
+    return pairs[np.stack([(codes > 255) & ~escaped, np.ones_like(escaped)], 1)].tobytes()
+
+
+@lru_cache
+def _codes(charset: int) -> np.ndarray:
+    """int64 [65536]: the code of each character of the basic plane, one byte or two, the first of them above; -1 for those
+    that the set lacks."""
+    codes = np.full(0x10000, -1, np.int64)
+    codes[:128] = np.arange(128)
+    for first, run in json.loads(TABLES.read_text(encoding="utf-8"))[CHARSETS[charset]].items():
+        codes[[ord(c) for c in run]] = int(first, 16) + np.arange(len(run))
+    return codes

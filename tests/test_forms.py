@@ -1,0 +1,141 @@
+"""Character sets and line ends: whatever is made of a text, its bytes come back, by tables that never change."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.charsets import table
+from lmcompress import compress, decompress, forms, modelfile
+from lmcompress.errors import CorruptError
+
+SAMPLES = Path(__file__).parent.parent / "corpora" / "samples"
+ENGLISH = (SAMPLES / "alice29.txt").read_bytes().decode().replace("\r\n", "\n")[:20000]
+GERMAN = (SAMPLES / "german_novel.txt").read_bytes().decode("utf-8", "ignore")[:20000]
+CHINESE = (SAMPLES / "chinese_classic.txt").read_bytes().decode("utf-8", "ignore")[:8000]
+RUSSIAN = "Все счастливые семьи похожи друг на друга, каждая несчастливая семья несчастлива по-своему. " * 40
+JAPANESE = (
+    "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。何でも薄暗いじめじめした所でニャーニャー泣いていた事だけは記憶している。"
+    * 20
+)
+NAMES = {v: k for k, v in (forms.UTF_16 | forms.CHARSETS).items()}
+
+
+def cost(text: bytes) -> int:
+    return modelfile.load("fast").tokenizer.cost(text)
+
+
+def there_and_back(data: bytes) -> tuple[int, bytes]:
+    form, text = forms.to_text(data, cost)
+    assert forms.to_data(form, text, len(data)) == data
+    return form, text
+
+
+@pytest.mark.parametrize(
+    ("text", "charset"),
+    [
+        *((text, name) for text in (ENGLISH, GERMAN, CHINESE, RUSSIAN) for name in forms.UTF_16.values()),
+        (GERMAN, "cp1252"), (CHINESE, "gbk"), (JAPANESE, "cp932"), (JAPANESE, "euc-jp"),
+        *((RUSSIAN, name) for name in forms.CYRILLIC.values()),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_text_is_found_in_its_character_set(text: str, charset: str, ends: str) -> None:
+    text = text.encode(charset, "ignore").decode(charset)
+    form, found = there_and_back(text.replace("\n", ends).encode(charset))
+    assert found.decode() == text
+    assert form == NAMES[charset] + (forms.LINES if ends == "\r\n" and "\n" in text else 0)
+
+
+def test_utf_8_is_left_alone_and_its_line_ends_are_not() -> None:
+    for text in (ENGLISH, GERMAN, CHINESE, RUSSIAN):
+        data = text.encode()
+        for cut in (data, data[1:-1], data[2:-2], b""):
+            assert there_and_back(cut) == (forms.PLAIN, cut)
+    data = ENGLISH.replace("\n", "\r\n").encode()
+    assert there_and_back(data) == (forms.LINES, ENGLISH.encode())
+    mixed = data + b"alone\n\xff\nCR\rCR\r\r\n"
+    form, text = there_and_back(mixed)
+    assert form == forms.LINES and text.endswith(b"alone\xff\n\xff\xff\nCR\rCR\r\n")
+    for alone in (b"\xff\r\n" + data, ENGLISH.encode() + b"\r\n"):  # FF LF would come back as LF; mostly LF
+        assert there_and_back(alone) == (forms.PLAIN, alone)
+
+
+@pytest.mark.parametrize("charset", [*forms.UTF_16.values(), "gbk"])
+def test_a_block_may_begin_and_end_inside_a_character_and_have_wrong_bytes(charset: str) -> None:
+    data = CHINESE.encode(charset, "ignore")
+    for part in (data[1:], data[:-1], data[1:-1], data[:3001] + b"\xff" + data[3001:]):
+        form, _ = there_and_back(part)
+        assert form == NAMES[charset]
+    lone = (
+        "\ud83d".encode("utf-16-le", "surrogatepass")
+        + CHINESE.encode("utf-16-le")
+        + "\udc00".encode("utf-16-le", "surrogatepass")
+    )
+    assert there_and_back(lone)[0] == NAMES["utf-16-le"]
+    twin = CHINESE.encode("utf-16-le") + chr(forms.ESCAPE + 7).encode("utf-16-le")  # would come back as the byte 7
+    assert there_and_back(twin) == (forms.PLAIN, twin)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300) | st.text(max_size=200).map(lambda t: t.encode("utf-16-be", "surrogatepass")))
+def test_anything_comes_back(data: bytes) -> None:
+    there_and_back(data)
+    there_and_back(data.replace(b"\n", b"\r\n"))
+    for charset in forms.CHARSETS:
+        try:
+            assert forms.to_data(charset, forms._decode(data, charset, 0), len(data)) is not None
+        except CorruptError:
+            pass
+
+
+def test_noise_is_no_text() -> None:
+    noise = random.Random(0).randbytes(50000)
+    assert there_and_back(noise) == (forms.PLAIN, noise)
+
+
+@pytest.mark.parametrize("form", [13, 0x7F, 0xFF])
+def test_unknown_forms_are_refused(form: int) -> None:
+    with pytest.raises(CorruptError, match="unknown form"):
+        forms.to_data(form, b"text", 4)
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "size"),
+    [
+        (0, b"text", 5), (forms.LINES, b"a\n", 2), (1, b"text", 4), (1, b"ab\xff", 4), (8, "é".encode() * 4, 2),
+        (8, "\U0001f600".encode(), 1), (3, "中".encode(), 1), (3, b"\xed\xa0\x80", 1), (8, b"abc", 2),
+    ],
+)  # fmt: skip
+def test_text_that_no_content_has_is_refused(form: int, text: bytes, size: int) -> None:
+    with pytest.raises(CorruptError):
+        forms.to_data(form, text, size)
+
+
+def test_the_tables_are_what_they_are_for_ever() -> None:
+    assert (
+        hashlib.sha256(forms.TABLES.read_bytes()).hexdigest()
+        == "c8c01996c491fcfbe0080113ef21d800f705917389bde001b5f1c7cb4e705201"
+    )
+
+
+@pytest.mark.parametrize("charset", forms.CHARSETS.values())
+def test_the_tables_are_those_of_python(charset: str) -> None:
+    number = NAMES[charset]
+    of_python = {ord(c): int(first, 16) + i for first, run in table(charset).items() for i, c in enumerate(run)}
+    codes = forms._codes(number)
+    assert {c: int(codes[c]) for c in (codes >= 128).nonzero()[0]} == of_python
+
+
+@pytest.mark.parametrize("level", [1, 3])
+def test_archives_of_other_forms_are_no_larger(level: int) -> None:
+    text = CHINESE[:3000]
+    plain = len(compress(text.encode(), level))
+    for data in (text.encode("gbk", "ignore"), text.encode("utf-16-le"), text.replace("\n", "\r\n").encode()):
+        archive = compress(data, level)
+        assert decompress(archive) == data and len(archive) < 1.03 * plain
