@@ -26,6 +26,10 @@ LATIN = {3: "cp1252", 4: "cp1250"}
 CYRILLIC = {5: "cp1251", 6: "koi8-r", 7: "cp866"}
 ASIAN = {8: "gbk", 9: "cp950", 10: "cp932", 11: "euc-jp", 12: "cp949"}
 CHARSETS = LATIN | CYRILLIC | ASIAN
+ESCAPES = {
+    13: "%04x",
+    14: "%04X",
+}  # ASCII; UTF-16's units of other characters as JSON writes them: \\u and these digits
 TABLES = Path(__file__).parent / "charsets.json"
 ESCAPE = 0x10FF00  # and 255 more
 GROWTH = 4  # bytes of text for each of content, at most
@@ -36,6 +40,11 @@ NULS = 0.01  # share of the bytes; with more, valid UTF-8 may be UTF-16
 CHUNK = 65536  # characters
 
 Cost = Callable[[bytes], float]
+
+_ESCAPED = {  # those of characters beyond ASCII
+    c: re.compile(rf"(?:\\u(?:00[89{d}][0-9{d}]|0[1-9{d}][0-9{d}]{{2}}|[1-9{d}][0-9{d}]{{3}}))+")
+    for c, d in zip(ESCAPES, ("a-f", "A-F"), strict=True)
+}
 
 
 def to_text(data: bytes, cost: Cost) -> tuple[int, bytes]:
@@ -58,7 +67,7 @@ def to_text(data: bytes, cost: Cost) -> tuple[int, bytes]:
 def to_data(form: int, text: bytes, size: int) -> bytes:
     """The content of `size` bytes that has this form and text. Raises CorruptError where there is none."""
     charset = form & ~LINES
-    if charset != PLAIN and charset not in UTF_16 and charset not in CHARSETS:
+    if charset not in (PLAIN, *UTF_16, *CHARSETS, *ESCAPES):
         raise CorruptError(f"a block's text is in the unknown form {form}")
     if form & LINES:
         text = text.replace(b"\n", b"\r\n").replace(b"\xff\r\n", b"\n")
@@ -72,12 +81,14 @@ def _charset(data: bytes, cost: Cost) -> tuple[int, int]:
     """The character set, and for UTF-16 where its units begin: 0 or 1."""
     step = max(SAMPLE, len(data) // SAMPLES) & ~1
     samples = [data[i : i + SAMPLE] for i in range(0, len(data), step)]
+    candidates, limit = [(c, odd) for c in UTF_16 for odd in (0, 1)], TOLERANCE
     if all(_is_utf_8(sample) for sample in samples):
-        return PLAIN, 0
-    size, high = sum(map(len, samples)), sum(_count(sample, 0x80, 0x80) for sample in samples)
-    alphabets = LATIN if high < LATIN_SHARE * size else CYRILLIC
-    best, least = (PLAIN, 0), TOLERANCE * sum(map(cost, samples))
-    for charset, odd in [(c, odd) for c in UTF_16 for odd in (0, 1)] + [(c, 0) for c in alphabets | ASIAN]:
+        candidates, limit = [(c, 0) for c in ESCAPES if any(b"\\u" in sample for sample in samples)], 1.0
+    else:
+        size, high = sum(map(len, samples)), sum(_count(sample, 0x80, 0x80) for sample in samples)
+        candidates += [(c, 0) for c in (LATIN if high < LATIN_SHARE * size else CYRILLIC) | ASIAN]
+    best, least = (PLAIN, 0), limit * sum(map(cost, samples)) if candidates else 0
+    for charset, odd in candidates:
         found = sum(cost(_decode(sample, charset, odd)) for sample in samples)
         if found < least:
             best, least = (charset, odd), found
@@ -116,7 +127,12 @@ def _decode(data: bytes, charset: int, odd: int) -> bytes:
         end = len(data) - (len(data) - odd) % 2
         units = data[odd:end].decode(UTF_16[charset], "surrogatepass")
         return (_escape(data[:odd]) + units + _escape(data[end:])).encode("utf-8", "surrogatepass")
-    return data.decode(CHARSETS[charset], "lmcompress.escape").encode("utf-8", "surrogatepass")
+    text = data.decode(CHARSETS.get(charset, "ascii"), "lmcompress.escape")
+    if charset in ESCAPES:
+        text = _ESCAPED[charset].sub(
+            lambda run: bytes.fromhex(run[0].replace("\\u", "")).decode("utf-16-be", "surrogatepass"), text
+        )
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _encode(text: bytes, charset: int, size: int) -> bytes:
@@ -127,7 +143,7 @@ def _encode(text: bytes, charset: int, size: int) -> bytes:
         characters = text.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
         raise CorruptError("a block's text is not UTF-8") from None
-    part = _in_utf_16 if charset in UTF_16 else _in_table
+    part = _in_utf_16 if charset in UTF_16 else _in_table if charset in CHARSETS else _in_ascii
     return b"".join(part(characters[i : i + CHUNK], charset) for i in range(0, len(characters), CHUNK))
 
 
@@ -136,6 +152,17 @@ def _in_utf_16(characters: str, charset: int) -> bytes:
     return b"".join(
         bytes(ord(c) - ESCAPE for c in run) if i % 2 else run.encode(UTF_16[charset], "surrogatepass")
         for i, run in enumerate(runs)
+    )
+
+
+def _in_ascii(characters: str, charset: int) -> bytes:
+    def escapes(run: re.Match[str]) -> str:
+        units = np.frombuffer(run[0].encode("utf-16-le", "surrogatepass"), "<u2").tolist()
+        return "".join("\\u" + ESCAPES[charset] % unit for unit in units)
+
+    text = re.sub("[\x80-\U0010feff]+", escapes, characters)
+    return (
+        text.encode("latin-1") if text.isascii() else bytes(ord(c) - ESCAPE if ord(c) > 127 else ord(c) for c in text)
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,28 @@ def test_noise_is_no_text() -> None:
     assert there_and_back(noise) == (forms.PLAIN, noise)
 
 
-@pytest.mark.parametrize("form", [13, 0x7F, 0xFF])
+def test_escapes_of_json_are_characters() -> None:
+    import json
+
+    lines = [{"id": i, "text": line} for i, line in enumerate((CHINESE[:3000] + RUSSIAN + "\U0001f600").splitlines())]
+    written = json.dumps(lines)
+    upper = re.sub(r"\\u....", lambda e: "\\u" + e[0][2:].upper(), written)
+    for number, data in ((13, written), (14, upper)):
+        for part in (data, data[3:-4], data + "\\ud83d \\u0026 \\\\u4e2d"):
+            form, text = there_and_back(part.encode())
+            assert form == number and len(text) < 0.7 * len(part)
+        form, text = there_and_back(data.encode() + b"\xff\xc3\xa9")
+        assert form == number and text.endswith("\U0010ffff\U0010ffc3\U0010ffa9".encode())
+    for data in (
+        b"C:\\users\\ubuntu",
+        written.encode().replace(b"e", b"E") + b"\\u00e9",
+        json.dumps(lines, ensure_ascii=False).encode(),
+    ):
+        there_and_back(data)
+    assert there_and_back(json.dumps(lines, ensure_ascii=False).encode())[0] == forms.PLAIN
+
+
+@pytest.mark.parametrize("form", [15, 0x7F, 0xFF])
 def test_unknown_forms_are_refused(form: int) -> None:
     with pytest.raises(CorruptError, match="unknown form"):
         forms.to_data(form, b"text", 4)

@@ -42,6 +42,8 @@ def archives() -> dict[str, tuple[bytes, bytes]]:
     for name, charset, content in (
         ("lines", forms.PLAIN, TEXT[30_000:33_000] + b"\n" + TEXT[:99]),
         ("utf-16", 1, ("\ufeff" + TEXT[40_000:41_000].decode() + CHINESE[:99]).encode("utf-16-le")[:-1]),
+        ("escapes", 13, json.dumps([CHINESE[:50], "Größe", "\U0001f600"]).encode() + TEXT[43_000:44_000]),
+        ("escapes-capital", 14, b"\\u6BCF \\u00e9 \xff" + TEXT[44_000:45_000]),
         ("utf-16-be", 2, TEXT[41_000:42_000].decode().encode("utf-16-be")),
         *((name, charset, "Ґрати! Größe? 漢字かなカナ 한글\n".encode(name, "ignore").replace(b"\x8f", b"") + b"\xff\n" + TEXT[50_000:51_000])
           for charset, name in forms.CHARSETS.items()),
