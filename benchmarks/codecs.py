@@ -371,6 +371,9 @@ def find(name: str) -> Codec:
         codec.name = name
         return codec
     if "@" in name:
-        level, model = name.split("@", 1)
-        return LMCompress(int(level.removeprefix("lmcompress-")), model)
+        base, model = name.split("@", 1)
+        plain = CODECS[base]
+        if not isinstance(plain, LMCompress):
+            raise KeyError(name)
+        return LMCompress(plain.level, model)
     return CODECS[name]

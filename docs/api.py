@@ -14,7 +14,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import lmcompress
 from lmcompress import archive, integrations
-from lmcompress.file import BlockInfo, Loss, MemberInfo, Recovery
 
 TARGET = Path(__file__).with_name("API.md")
 INTRODUCTION = """\
@@ -69,7 +68,6 @@ def entry(name: str, thing: Any) -> Iterator[str]:
 def reference() -> str:
     """The whole page: functions, classes, errors; then the modules that are not imported with the package."""
     public = {name: getattr(lmcompress, name) for name in lmcompress.__all__}
-    public |= {cls.__name__: cls for cls in (BlockInfo, Loss, MemberInfo, Recovery)}
     page = f"{INTRODUCTION}\n## lmcompress\n\n{text(lmcompress)}\n\n"
     for name in sorted(public, key=lambda name: (inspect.isclass(public[name]), is_error(public[name]), name)):
         page += "".join(entry(name, public[name]))

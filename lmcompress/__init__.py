@@ -12,7 +12,19 @@ from lmcompress.errors import (
     TruncatedError,
     UnsupportedError,
 )
-from lmcompress.file import ArchiveInfo, LMFile, compress, decompress, get_archive_info, open, recover
+from lmcompress.file import (
+    ArchiveInfo,
+    BlockInfo,
+    LMFile,
+    Loss,
+    MemberInfo,
+    Recovery,
+    compress,
+    decompress,
+    get_archive_info,
+    open,
+    recover,
+)
 from lmcompress.stream import LMCompressor, LMDecompressor
 
 if TYPE_CHECKING:
@@ -20,14 +32,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArchiveInfo",
+    "BlockInfo",
     "CorruptError",
     "LMCompressError",
     "LMCompressor",
     "LMDecompressor",
     "LMFile",
     "LimitError",
+    "Loss",
+    "MemberInfo",
     "MissingModelError",
     "Model",
+    "Recovery",
     "TruncatedError",
     "UnsupportedError",
     "compress",

@@ -56,7 +56,8 @@ class Header:
         if self.codec is not None:
             body.uint(len(self.codec), 1).put(self.codec)
         if self.model_digest is not None:
-            name = self.model_name.encode()[:MAX_NAME]
+            name = "".join(c for c in self.model_name if c.isprintable()).encode("utf-8", "ignore")[:MAX_NAME]
+            name = name.decode("utf-8", "ignore").encode()  # no part of a character
             body.put(self.model_digest).uint(len(name), 1).put(name)
         return bytes(Writer(MAGIC).uint(VERSION, 1).uint(len(body.data), 1).put(body.data).crc())
 

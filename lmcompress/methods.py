@@ -52,6 +52,7 @@ LM_FIXED = 1 << 25  # bytes that a model and what goes with it take
 
 PROBE_LEVEL, BEST_LEVEL = 3, 19  # of zstd
 MOST_WINDOW_LOG = 27  # what every zstd decoder allows
+MAX_WINDOW = 1 << 31  # what is read
 NOISE = 0.97  # a block whose probe leaves more than this is noise to every model
 VOID = 0.0005  # a block whose probe leaves less than this is all repetition: a model takes minutes to save a few bytes
 NOISE_SIZE = 1 << 16  # bytes; on less, trying everything is cheap
@@ -88,7 +89,7 @@ def load_for_writing(level: int, model: Model | str | Path | None, threads: int)
 
     point = LEVELS[level]
     chosen = point.model if model is None else model
-    loaded = modelfile.load(chosen) if isinstance(chosen, (str, Path)) else chosen
+    loaded = modelfile.given(chosen)
     config = point.codec()
     return Loaded(codec.Codec(loaded, config, threads), codec.pack(config), loaded.digest, loaded.name)
 
@@ -107,7 +108,7 @@ def load_for_reading(header: Header, model: Model | str | Path | None, threads: 
         raise LimitError(f"the archive needs {needed} bytes of memory, more than the {memory} allowed")
     loaded = None
     if header.model_digest is not None:
-        given = modelfile.load(model) if isinstance(model, (str, Path)) else model
+        given = None if model is None else modelfile.given(model)
         if given is not None and given.digest == header.model_digest:
             loaded = given
         else:
@@ -145,6 +146,10 @@ class BlockEncoder:
     def __init__(self, level: int, model: Model | str | Path | None, threads: int) -> None:
         if level not in LEVELS:
             raise ValueError(f"level {level} is not in {min(LEVELS)}..{max(LEVELS)}")
+        import zstandard  # noqa: F401  # what coding needs cannot be imported any more when the interpreter ends,
+
+        from lmcompress import codec  # noqa: F401  # as it does when a file is closed then
+
         self._level, self._model, self._threads = level, model, count(threads)
         self.engine_name: str | None = None  # what ran, once something did
 
@@ -185,6 +190,8 @@ class BlockDecoder:
     def memory(self, block: Block) -> int:
         """Bytes that decoding it takes at most, the model aside. Raises as decode() does."""
         needed = 2 * block.raw_size + block.coded_size
+        if block.method == ZSTD and block.payload and _window(block.payload) <= MAX_WINDOW:
+            needed += _window(block.payload)
         self._allow(needed)
         if block.method == LM:
             needed = block.coded_size + self._codec.memory(block.raw_size)
@@ -237,9 +244,17 @@ def _zstd_compress(data: bytes, level: int) -> bytes:
 def _zstd_decompress(payload: bytes, raw_size: int) -> bytes:
     import zstandard
 
-    # without a content size in the frame, zstandard allocates raw_size bytes and no more
-    decompressor = zstandard.ZstdDecompressor(format=zstandard.FORMAT_ZSTD1_MAGICLESS, max_window_size=1 << 31)
+    # without a content size in the frame, zstandard allocates raw_size bytes and what the window takes
+    decompressor = zstandard.ZstdDecompressor(format=zstandard.FORMAT_ZSTD1_MAGICLESS, max_window_size=MAX_WINDOW)
     try:
         return decompressor.decompress(b"\0" + payload, max_output_size=raw_size, allow_extra_data=False)
     except zstandard.ZstdError as error:
+        if "not enough memory" in str(error):
+            raise MemoryError(f"a zstd block needs {raw_size + _window(payload)} bytes of memory") from None
         raise CorruptError(f"a zstd block does not decode: {error}") from None
+
+
+def _window(payload: bytes) -> int:
+    """Bytes of a zstd block's window, by the descriptor that the payload begins with (RFC 8878, 3.1.1.1.2)."""
+    exponent, mantissa = divmod(payload[0], 8)
+    return (1 << 10 + exponent) // 8 * (8 + mantissa)

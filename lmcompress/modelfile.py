@@ -28,6 +28,7 @@ MAGIC = b"\x89LMMODEL"
 ARITHMETIC = 1  # docs/MODEL.md
 WEIGHT_MAX = 63
 START = b"\0"  # the piece before a lane's first
+SINGLES = {bytes([i]) for i in range(256)}  # pieces of every vocabulary, so that nothing cannot be written
 SHIPPED = Path(__file__).parent / "models"
 SUFFIX = ".lmm"
 MAX_FILE = 1 << 30
@@ -168,9 +169,9 @@ def loads(data: bytes) -> Model:
             offset += array.nbytes
             _check_array(field_name, array)
             fields.setdefault(field_name, []).append(array.astype(array.dtype.newbyteorder("=")))
-    except (ValueError, TypeError, KeyError, zstandard.ZstdError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError, zstandard.ZstdError) as error:
         raise CorruptError(f"damaged model file: {error}") from None
-    if len(set(pieces)) != V or START not in pieces or 0 in costs:
+    if len(set(pieces)) != V or not SINGLES <= set(pieces) or START not in pieces or 0 in costs:
         raise CorruptError("damaged model file: vocabulary")
     embed, head, head_scale, head_gain = (fields.pop(n)[0] for n in ("embed", "head", "head_scale", "head_gain"))
     layers = tuple(Layer(**{n: a[i] for n, a in fields.items()}) for i in range(config.n_layer))
@@ -207,12 +208,18 @@ def _check_array(name: str, array: np.ndarray) -> None:
 
 def load(name_or_path: str | os.PathLike[str]) -> Model:
     """See Model.load."""
-    path = SHIPPED / f"{os.fspath(name_or_path)}{SUFFIX}"
+    name = os.fsdecode(name_or_path)
+    path = SHIPPED / f"{name}{SUFFIX}"
     if not path.is_file():
-        path = Path(name_or_path)
+        path = Path(name)
     if not path.is_file():
-        raise MissingModelError(f"no model {name_or_path}: neither shipped nor a file; shipped: {', '.join(shipped())}")
+        raise MissingModelError(f"no model {name}: neither shipped nor a file; shipped: {', '.join(shipped())}")
     return loads(path.read_bytes())
+
+
+def given(model: Model | str | os.PathLike[str]) -> Model:
+    """The model itself, or the one that load() finds. Raises as that does."""
+    return model if isinstance(model, Model) else load(model)
 
 
 def shipped() -> list[str]:

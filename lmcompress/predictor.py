@@ -6,8 +6,8 @@ Knows: the network, the mixer, lanes in lockstep. Does not know: bytes, blocks, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -149,11 +149,11 @@ class Predictor:
                 yield self.mixer.encode(None, tokens[:, part])
             return
         with ThreadPoolExecutor(1) as ahead:
-            following = ahead.submit(self.network.distribution, self.state, previous[:, parts[0]])
+            following = _submit(ahead, self.network.distribution, self.state, previous[:, parts[0]])
             for part, after in zip(parts, [*parts[1:], None], strict=True):
                 said = following.result()
                 if after:
-                    following = ahead.submit(self.network.distribution, self.state, previous[:, after])
+                    following = _submit(ahead, self.network.distribution, self.state, previous[:, after])
                 yield self.mixer.encode(said, tokens[:, part])
 
     def decode(self, coder: Decoder, previous: np.ndarray, tokens: np.ndarray) -> None:
@@ -177,3 +177,13 @@ class Predictor:
             said = self.network.distribution(self.state, previous[:, None])
             self.mixer.decode(coder, said, tokens[:, t : t + 1])
             previous = tokens[:, t]
+
+
+def _submit(pool: ThreadPoolExecutor, call: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    """What the pool will make of it; made here where there are no threads any more, as the interpreter ends."""
+    try:
+        return pool.submit(call, *arguments)
+    except RuntimeError:
+        done: Future[Any] = Future()
+        done.set_result(call(*arguments))
+        return done

@@ -8,12 +8,14 @@ import json
 import random
 import time
 from pathlib import Path
+from unittest import mock
+from zlib import crc32
 
 import pytest
 
 import lmcompress
-from lmcompress import LimitError, LMCompressError, TruncatedError
-from lmcompress.container import FOOTER, LM, SYNC, ZSTD, Header, pack_block
+from lmcompress import LimitError, LMCompressError, TruncatedError, methods
+from lmcompress.container import FOOTER, LM, SYNC, ZSTD, Block, Header, pack_block
 from lmcompress.file import get_archive_info, recover
 from tests import fakes, fuzz
 from tests.golden import bad
@@ -177,3 +179,25 @@ def test_searching_takes_time_in_proportion():
         _, result = recovered(mark * (300_000 // len(mark)))
         assert not result.intact
         assert time.perf_counter() - begin < 20
+
+
+def test_a_zstd_window_is_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window of 2 GiB that a block's first byte asks for, and one that there is no room for after all."""
+    import zstandard
+
+    text = b"ab" * 5000
+    method, payload = methods.BlockEncoder(1, None, 1).encode(text)
+    assert method == ZSTD and methods._window(payload) <= 2 * len(text)
+    payload = b"\xa8" + payload[1:]
+    assert methods._window(payload) == 1 << 31
+    block = Block(ZSTD, len(text), len(payload), crc32(text), crc32(payload), payload)
+    decoder = methods.BlockDecoder(Header(20), None, 1, 1 << 20)
+    with pytest.raises(LimitError):
+        decoder.decode(block)
+
+    def full(*arguments: object, **options: object) -> bytes:
+        raise zstandard.ZstdError("decompression error: Allocation error : not enough memory")
+
+    monkeypatch.setattr(zstandard, "ZstdDecompressor", lambda **_: mock.Mock(decompress=full))
+    with pytest.raises(MemoryError):
+        methods._zstd_decompress(payload, len(text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import random
 import struct
 from pathlib import Path
@@ -121,3 +122,29 @@ def test_a_crafted_file_is_refused_or_a_sound_model(model: Model) -> None:
             loads(sealed(bytes(crafted)))
         except LMCompressError:
             pass
+
+
+def test_hostile_headers_and_vocabularies_are_damage(model: Model) -> None:
+    def signed(content: bytes) -> bytes:
+        return content + hashlib.sha256(content).digest()
+
+    deep = b"[" * 200_000
+    with pytest.raises(CorruptError):
+        loads(signed(MAGIC + len(deep).to_bytes(4, "little") + deep))
+    pieces = list(model.tokenizer.pieces)
+    pieces[pieces.index(b"q")] = b"nothing else"
+    lacking = dataclasses.replace(model, tokenizer=dataclasses.replace(model.tokenizer, pieces=tuple(pieces)))
+    with pytest.raises(CorruptError, match="vocabulary"):
+        loads(dumps(lacking))
+
+
+@pytest.mark.parametrize("name", ["文" * 22, "a\tb", "\u202ename", "\ud83d", ""])
+def test_archives_open_whatever_the_model_is_called(model: Model, name: str, tmp_path: Path) -> None:
+    from lmcompress import compress, decompress
+
+    path = tmp_path / "model.lmm"
+    path.write_bytes(dumps(dataclasses.replace(model, name=name)))
+    text = b"as long as it takes to need a model, which is not so very long " * 3
+    for given in (str(path), path, os.fsencode(path)):
+        archive = compress(text, 3, model=given)  # type: ignore[arg-type]
+        assert len(archive) < len(text) and decompress(archive, model=given) == text  # type: ignore[arg-type]

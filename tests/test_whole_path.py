@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -137,3 +139,21 @@ def test_every_level(level: int):
     archive = lmcompress.compress(TEXT, level)
     assert lmcompress.decompress(archive) == TEXT
     assert len(archive) < 0.45 * len(TEXT)
+
+
+@pytest.mark.parametrize("level", [1, 3])
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_file_that_is_closed_as_the_interpreter_ends_is_whole(tmp_path: Path, level: int, loaded: bool) -> None:
+    path = tmp_path / "log.lmc"
+    code = (
+        "import atexit, sys, lmcompress\n"
+        f"if {loaded}: lmcompress.compress(b'warm and loaded, ' * 50, {level})\n"
+        f"file = lmcompress.open({str(path)!r}, 'wb', level={level}, block_size=2048)\n"
+        "atexit.register(file.close)\n"
+        "file.write(open(sys.argv[1], 'rb').read(5000))\n"
+    )
+    (tmp_path / "text").write_bytes(TEXT)
+    command = [sys.executable, "-c", code, str(tmp_path / "text")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert lmcompress.decompress(path.read_bytes()) == TEXT[:5000]

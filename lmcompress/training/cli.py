@@ -62,6 +62,9 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     recipe = Recipe.load(recipe_path)
+    name = name or recipe_path.stem
+    if not name.isprintable():
+        raise click.UsageError("a model's name is printable")
     start = None
     if init:
         pieces, start = start_of(init)
@@ -74,7 +77,7 @@ def train(
     tokenizer = prepare(source, out, recipe.model.vocab_size)
     done = run(recipe, out / "ids", out / "run", device, validate_every, start, minutes)
     if done and int(os.environ.get("RANK", 0)) == 0:
-        path = finish(tokenizer, out, name or recipe_path.stem)
+        path = finish(tokenizer, out, name)
         click.echo(f"{path}: {path.stat().st_size} bytes")
 
 
