@@ -1,8 +1,9 @@
 """The form of a text: what it is written in, where that is not UTF-8 with lines that end in LF, which models know best.
 
-Knows: character sets, line ends. Does not know: tokens, blocks. A form is a number: a character set (0: the bytes are left
-as they are), and LINES where an LF of the text stands for CR LF. Any bytes come back: those that are not of the set
-stand in the text as code points from ESCAPE on, an LF that is alone as FF LF.
+Knows: character sets, line ends, capitals. Does not know: tokens, blocks. A form is a number: a character set (0: the bytes
+are left as they are), and flags. LINES: an LF of the text stands for CR LF; RETURNS: CR and LF stand for each other;
+CAPITALS: so do a to z and A to Z. Any bytes come back: those that are not of the set stand in the text as code points from
+ESCAPE on, an LF that is alone among LINES as FF LF.
 The way back goes by charsets.json and UTF-8 alone, so that no later version of a codec changes it; Python's codecs are
 used on the way there, and what they give is tried out.
 """
@@ -20,7 +21,7 @@ import numpy as np
 
 from lmcompress.errors import CorruptError
 
-PLAIN, LINES = 0, 0x80
+PLAIN, CAPITALS, RETURNS, LINES = 0, 0x20, 0x40, 0x80
 UTF_16 = {1: "utf-16-le", 2: "utf-16-be"}
 LATIN = {3: "cp1252", 4: "cp1250"}
 CYRILLIC = {5: "cp1251", 6: "koi8-r", 7: "cp866"}
@@ -39,6 +40,11 @@ LATIN_SHARE = 0.25  # of bytes above 127: Latin text has fewer, other alphabets 
 NULS = 0.01  # share of the bytes; with more, valid UTF-8 may be UTF-16
 CHUNK = 65536  # characters
 
+_RETURNS = bytes.maketrans(b"\r\n", b"\n\r")
+_CAPITALS = bytes.maketrans(
+    *(bytes(range(97, 123)) + bytes(range(65, 91)), bytes(range(65, 91)) + bytes(range(97, 123)))
+)
+
 Cost = Callable[[bytes], float]
 
 _ESCAPED = {  # those of characters beyond ASCII
@@ -51,11 +57,15 @@ def to_text(data: bytes, cost: Cost) -> tuple[int, bytes]:
     """The form of `data`, and the text that to_data() makes `data` of. `cost` of a text, in any unit: the character set is
     the one in which samples cost least."""
     charset, odd = _charset(data, cost)
-    text = _decode(data, charset, odd)
-    lines = LINES if 2 * text.count(b"\r\n") > text.count(b"\n") else 0
-    if lines:
-        text = text.replace(b"\n", b"\xff\n").replace(b"\r\xff\n", b"\n")
-    form = charset | lines
+    text, form = _decode(data, charset, odd), charset
+    n_cr, n_lf, n_both = text.count(b"\r"), text.count(b"\n"), text.count(b"\r\n")
+    if 2 * n_both > n_lf:
+        text, form = text.replace(b"\n", b"\xff\n").replace(b"\r\xff\n", b"\n"), form | LINES
+    elif n_cr - n_both > n_lf:
+        text, form = text.translate(_RETURNS), form | RETURNS
+    other = text.translate(_CAPITALS)
+    if sum(map(cost, _samples(other))) < sum(map(cost, _samples(text))):
+        text, form = other, form | CAPITALS
     try:
         if form != PLAIN and to_data(form, text, len(data)) == data:
             return form, text
@@ -66,9 +76,13 @@ def to_text(data: bytes, cost: Cost) -> tuple[int, bytes]:
 
 def to_data(form: int, text: bytes, size: int) -> bytes:
     """The content of `size` bytes that has this form and text. Raises CorruptError where there is none."""
-    charset = form & ~LINES
+    charset = form & ~(CAPITALS | RETURNS | LINES)
     if charset not in (PLAIN, *UTF_16, *CHARSETS, *ESCAPES):
         raise CorruptError(f"a block's text is in the unknown form {form}")
+    if form & CAPITALS:
+        text = text.translate(_CAPITALS)
+    if form & RETURNS:
+        text = text.translate(_RETURNS)
     if form & LINES:
         text = text.replace(b"\n", b"\r\n").replace(b"\xff\r\n", b"\n")
     data = text if charset == PLAIN else _encode(text, charset, size)
@@ -77,10 +91,14 @@ def to_data(form: int, text: bytes, size: int) -> bytes:
     return data
 
 
+def _samples(data: bytes) -> list[bytes]:
+    step = max(SAMPLE, len(data) // SAMPLES) & ~1
+    return [data[i : i + SAMPLE] for i in range(0, len(data), step)]
+
+
 def _charset(data: bytes, cost: Cost) -> tuple[int, int]:
     """The character set, and for UTF-16 where its units begin: 0 or 1."""
-    step = max(SAMPLE, len(data) // SAMPLES) & ~1
-    samples = [data[i : i + SAMPLE] for i in range(0, len(data), step)]
+    samples = _samples(data)
     candidates, limit = [(c, odd) for c in UTF_16 for odd in (0, 1)], TOLERANCE
     if all(_is_utf_8(sample) for sample in samples):
         candidates, limit = [(c, 0) for c in ESCAPES if any(b"\\u" in sample for sample in samples)], 1.0

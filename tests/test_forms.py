@@ -100,6 +100,18 @@ def test_noise_is_no_text() -> None:
     assert there_and_back(noise) == (forms.PLAIN, noise)
 
 
+def test_old_macs_and_telegrams() -> None:
+    for text in (ENGLISH, GERMAN):
+        returns, capitals = text.replace("\n", "\r"), text.upper()
+        assert there_and_back(returns.encode()) == (forms.RETURNS, text.encode())
+        form, found = there_and_back(capitals.encode() + b"\nPS: Not all of it")
+        assert form == forms.CAPITALS and found[:2000].islower() and found.endswith(b"\nps: nOT ALL OF IT")
+        form, found = there_and_back(capitals.replace("\n", "\r\n").encode("utf-16-be"))
+        assert form == forms.CAPITALS | forms.LINES | 2 and found[:2000].islower()
+    mixed = ENGLISH.replace("\n", "\r").encode() + b"\n\r\n\r"
+    assert there_and_back(mixed) == (forms.RETURNS, ENGLISH.encode() + b"\r\n\r\n")
+
+
 def test_escapes_of_json_are_characters() -> None:
     import json
 
@@ -121,7 +133,7 @@ def test_escapes_of_json_are_characters() -> None:
     assert there_and_back(json.dumps(lines, ensure_ascii=False).encode())[0] == forms.PLAIN
 
 
-@pytest.mark.parametrize("form", [15, 0x7F, 0xFF])
+@pytest.mark.parametrize("form", [15, 0x1F, 0xFF])
 def test_unknown_forms_are_refused(form: int) -> None:
     with pytest.raises(CorruptError, match="unknown form"):
         forms.to_data(form, b"text", 4)

@@ -44,6 +44,8 @@ def archives() -> dict[str, tuple[bytes, bytes]]:
         ("utf-16", 1, ("\ufeff" + TEXT[40_000:41_000].decode() + CHINESE[:99]).encode("utf-16-le")[:-1]),
         ("escapes", 13, json.dumps([CHINESE[:50], "Größe", "\U0001f600"]).encode() + TEXT[43_000:44_000]),
         ("escapes-capital", 14, b"\\u6BCF \\u00e9 \xff" + TEXT[44_000:45_000]),
+        ("returns", forms.PLAIN, TEXT[45_000:47_000].replace(b"\r\n", b"\r") + b"\n\r\n"),
+        ("capitals", forms.PLAIN, TEXT[47_000:49_000].upper() + b"or not"),
         ("utf-16-be", 2, TEXT[41_000:42_000].decode().encode("utf-16-be")),
         *((name, charset, "Ґрати! Größe? 漢字かなカナ 한글\n".encode(name, "ignore").replace(b"\x8f", b"") + b"\xff\n" + TEXT[50_000:51_000])
           for charset, name in forms.CHARSETS.items()),
