@@ -37,14 +37,17 @@ def _open(file: Any, mode: str = "rb", **options: Any) -> Any:
 
 
 def _make_archive(base_name: str, base_dir: str, **options: Any) -> str:
-    """shutil has changed to the root folder when it calls; owner, group, dry_run and logger are its."""
+    """shutil has changed to the root folder when it calls; owner, group, dry_run and logger are its. The folder for the
+    archive is made, as for shutil's own formats."""
     name = base_name + TAR_SUFFIXES[0]
     if not options.get("dry_run"):
+        os.makedirs(os.path.dirname(name) or os.curdir, exist_ok=True)
         with archive.new_tar(name, True) as tar:
             tar.add(base_dir)
     return name
 
 
-def _unpack_archive(filename: str, extract_dir: str) -> None:
+def _unpack_archive(filename: str, extract_dir: str, *, filter: str | archive.Filter | None = None) -> None:
+    """`filter` as for archive.extract; without one, the data filter."""
     os.makedirs(extract_dir, exist_ok=True)
-    archive.extract(filename, extract_dir)
+    archive.extract(filename, extract_dir, filter="data" if filter is None else filter)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import lmcompress
-from lmcompress import integrations
+from lmcompress import archive, integrations
 from tests import fakes
 
 pytestmark = pytest.mark.usefixtures("fake_codec")
@@ -36,6 +36,36 @@ def test_shutil(tmp_path: Path):
     assert made == str(tmp_path / "made.tar.lmc")
     shutil.unpack_archive(made, tmp_path / "out")
     assert (tmp_path / "out/deep/a.txt").read_bytes() == fakes.text(5000)
+
+
+def test_shutil_leaves_out_what_it_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_bytes(fakes.text(5000))
+    Path("made.tar.lmc").write_bytes(b"to be replaced")
+    made = shutil.make_archive("made", "lmctar")
+    assert [member.name for member in archive.members(made)] == [".", "./a.txt"]
+
+
+def test_shutil_makes_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "tree").mkdir()
+    monkeypatch.chdir(tmp_path)
+    shutil.make_archive("new/deep/made", "lmctar", tmp_path / "tree", dry_run=True)
+    assert not Path("new").exists()
+    for _ in range(2):
+        shutil.make_archive("new/deep/made", "lmctar", tmp_path / "tree")
+        assert os.listdir("new/deep") == ["made.tar.lmc"]
+
+
+def test_shutil_passes_a_filter(tmp_path: Path):
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/link").symlink_to("/somewhere")
+    made = shutil.make_archive(str(tmp_path / "made"), "lmctar", tmp_path / "tree")
+    for i, careful in enumerate([{}, {"filter": None}, {"filter": "data"}]):
+        with pytest.raises(lmcompress.UnsupportedError, match="link"):
+            shutil.unpack_archive(made, tmp_path / f"out{i}", **careful)
+        assert os.listdir(tmp_path / f"out{i}") == []
+    shutil.unpack_archive(made, tmp_path / "out", filter="fully_trusted")
+    assert os.readlink(tmp_path / "out/link") == "/somewhere"
 
 
 def test_fsspec(tmp_path: Path):
