@@ -7,6 +7,7 @@ Names that come from inside an archive are never trusted: see `restored_name`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -122,6 +123,10 @@ def read_filelist(lines: Iterable[str]) -> list[str]:
 
 
 _unfinished: set[Path] = set()  # temporary files of outputs that were not committed
+_NO_LINKS = {  # what file systems without hard links answer; Windows' says EINVAL
+    *(errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOSYS, errno.EINVAL),
+    *(getattr(errno, name) for name in ("ENOTSUP", "EOPNOTSUPP") if hasattr(errno, name)),
+}
 
 
 def abandon() -> None:
@@ -136,9 +141,17 @@ class Output:
     has a hidden temporary name in the same folder and is readable by its owner only."""
 
     def __init__(self, path: Path, force: bool) -> None:
-        """Raises FileExistsError when `path` exists, unless forced."""
-        if not force and os.path.lexists(path):
-            raise FileExistsError(17, "already exists; use -f to overwrite it", str(path))
+        """Raises FileExistsError when `path` is a directory, or exists and is not forced; OSError when there can be no
+        such file, as with a name that is too long."""
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            pass
+        else:
+            if stat.S_ISDIR(status.st_mode):
+                raise FileExistsError(17, "is a directory", str(path))
+            if not force:
+                raise _exists(path)
         self.path, self._force = path, force
         self._temporary: Path | None = path.with_name(f".lmcompress.{secrets.token_hex(8)}.tmp")
         _unfinished.add(self._temporary)  # before it exists, so that there is never one that `abandon` does not know
@@ -153,17 +166,18 @@ class Output:
 
     def commit(self, like: os.stat_result | None) -> None:
         """Puts the file in place, on the disk and under its name, with the mode, times and owner of `like` as far as
-        the system allows."""
+        the system allows. Raises FileExistsError, OSError, which name the file and not the temporary one."""
+        try:
+            self._commit(like)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+
+    def _commit(self, like: os.stat_result | None) -> None:
         assert self._temporary is not None
         self.file.flush()
         descriptor = self.file.fileno()
         if like is None:
-            probe = self._temporary.with_suffix(
-                ".new"
-            )  # what the umask allows, without setting it, as other threads may run
-            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-            os.chmod(self._temporary, stat.S_IMODE(probe.stat().st_mode))
-            probe.unlink()
+            os.chmod(self._temporary, _mode_of_new(self._temporary.with_suffix(".new")))
         else:
             mode = stat.S_IMODE(like.st_mode) & 0o777
             with contextlib.suppress(OSError, AttributeError):  # only root may give files away
@@ -190,8 +204,12 @@ class Output:
         try:
             os.link(self._temporary, self.path)
         except FileExistsError:
-            raise FileExistsError(17, "already exists; use -f to overwrite it", str(self.path)) from None
-        except OSError:  # a file system without links
+            raise _exists(self.path) from None
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if os.path.lexists(self.path):
+                raise _exists(self.path) from None
             os.rename(self._temporary, self.path)
         else:
             os.unlink(self._temporary)
@@ -208,6 +226,22 @@ class Output:
             with contextlib.suppress(OSError):
                 self._temporary.unlink()
             _unfinished.discard(self._temporary)
+
+
+def _exists(path: Path) -> FileExistsError:
+    return FileExistsError(17, "already exists; use -f to overwrite it", str(path))
+
+
+def _mode_of_new(probe: Path) -> int:
+    """What the umask allows for a new file, here `probe`, without setting it, as other threads may run."""
+    _unfinished.add(probe)
+    try:
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        return stat.S_IMODE(probe.stat().st_mode)
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+        _unfinished.discard(probe)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,15 +1,17 @@
-"""Trees that are packed and restored where something stands in the way."""
+"""Trees that are packed and restored, and outputs that appear under their names, where something stands in the way."""
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lmcompress import archive
+from lmcompress import archive, paths
 from lmcompress.errors import UnsupportedError
 from tests import fakes
 
@@ -33,6 +35,15 @@ def odd(path: str, *added: tuple[str, bytes, str]) -> None:
             member = tarfile.TarInfo(name)
             member.type, member.linkname = kind, link
             tar.addfile(member, io.BytesIO())
+
+
+def failing(error: int) -> Any:
+    """A call of the system that fails, and names what it was given."""
+
+    def call(*arguments: Any) -> None:
+        raise OSError(error, os.strerror(error), str(arguments[0]), None, *map(str, arguments[1:]))
+
+    return call
 
 
 @pytest.mark.parametrize("given", ["link", "link/", "../{}/link"])
@@ -108,3 +119,60 @@ def test_a_python_without_filters_restores_nothing(monkeypatch: pytest.MonkeyPat
     with pytest.raises(UnsupportedError, match="3.10.12"):
         archive.extract("odd.tar.lmc", "out")
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_can_never_be_made_is_refused_before_the_work(folder: Path, force: bool) -> None:
+    Path("folder").mkdir()
+    for name, kind in (("folder", errno.EEXIST), ("x" * 257, errno.ENAMETOOLONG), ("no/x", errno.ENOENT)):
+        with pytest.raises(OSError) as caught:
+            paths.Output(Path(name), force)
+        assert (caught.value.errno, caught.value.filename) == (kind, name)
+    assert os.listdir(folder) == ["folder"]
+
+
+@pytest.mark.parametrize(("call", "force"), [("replace", True), ("link", False), ("fsync", False)])
+def test_what_fails_late_names_the_file(call: str, force: bool, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, call, failing(errno.EIO))
+    with pytest.raises(OSError) as caught, paths.Output(Path("a.txt"), force) as output:
+        output.commit(None)
+    assert (caught.value.errno, caught.value.filename, caught.value.filename2) == (errno.EIO, "a.txt", None)
+    assert not os.listdir(folder)
+
+
+@pytest.mark.parametrize("name", ["EPERM", "EOPNOTSUPP", "EMLINK", "ENOSYS", "EACCES"])
+def test_where_there_are_no_links_a_file_is_renamed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", failing(getattr(errno, name)))
+    with pytest.raises(FileExistsError), paths.Output(Path("a.txt"), False) as output:
+        Path("a.txt").write_bytes(b"meanwhile")
+        output.commit(None)
+    assert Path("a.txt").read_bytes() == b"meanwhile"
+    os.unlink("a.txt")
+    with paths.Output(Path("a.txt"), False) as output:
+        output.commit(None)
+    assert os.listdir() == ["a.txt"]
+
+
+@pytest.mark.parametrize("name", ["EEXIST", "EIO", "ENOSPC"])
+def test_where_a_link_fails_otherwise_nothing_is_renamed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", failing(getattr(errno, name)))
+    with pytest.raises(OSError) as caught, paths.Output(Path("a.txt"), False) as output:
+        output.commit(None)
+    assert caught.value.errno == getattr(errno, name) and not os.listdir()
+
+
+def test_the_file_that_tells_the_umask_is_never_left(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known, real = [], os.open
+
+    def interrupted(path: Any, *rest: Any) -> int:
+        known.append(Path(path) in paths._unfinished)
+        made = real(path, *rest)
+        if Path(path).suffix == ".new":
+            os.close(made)
+            raise KeyboardInterrupt
+        return made
+
+    monkeypatch.setattr(os, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt), paths.Output(Path("a.txt"), False) as output:
+        output.commit(None)
+    assert known == [True, True] and not paths._unfinished and not os.listdir(folder)
