@@ -71,6 +71,7 @@ def cases(model: str | None = None) -> list[Case]:
         made("members", text, b"", same),
         made("without network", fakes.text(400), level=1),
         made("lanes", fakes.text(2100, 4)),
+        made("form", fakes.text(400, 5).upper().replace(b" ", b" \r\n").decode().encode("utf-16-le")),
     ]
 
 
