@@ -654,16 +654,22 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     os.kill(os.getpid(), number)
 
 
-def _replace_closed_files() -> None:
-    """Standard files that this process was started without refuse all use, and their numbers go to no other file."""
+def _prepare_standard_files() -> None:
+    """Standard files that this process was started without refuse all use, and their numbers go to no other file.
+    Output is buffered, as an unbuffered file may take less than it is given, and has no character that cannot be told."""
     for name, flags, mode in (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_WRONLY, "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.open(os.devnull, flags), mode))
+    if isinstance(sys.stdout.buffer, io.RawIOBase):
+        encoding = sys.stdout.encoding
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(cast(io.RawIOBase, sys.stdout.detach())), encoding)
+    for file in (sys.stdout, sys.stderr):
+        cast(io.TextIOWrapper, file).reconfigure(errors="backslashreplace")
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """The command `lmcompress`. Exits."""
-    _replace_closed_files()
+    _prepare_standard_files()
     arguments = sys.argv[1:] if arguments is None else arguments
     chosen: click.Command = command
     rest = arguments

@@ -7,9 +7,11 @@ know: paths' meaning, terminals, models.
 from __future__ import annotations
 
 import builtins
+import errno
 import hashlib
 import io
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +78,18 @@ def decompress(
         blocks.append(block)
         total += len(block)
     return b"".join(blocks)
+
+
+def _write(file: BinaryIO, data: Buffer) -> None:
+    """Writes all of it, also to a raw file that takes less at a time. Raises BlockingIOError where that takes nothing."""
+    rest = data
+    while len(rest) > 0:
+        taken = file.write(rest)
+        if taken is None and not isinstance(file, io.RawIOBase):  # one of those that say nothing and take everything
+            return
+        if not taken:
+            raise BlockingIOError(errno.EAGAIN, "the file takes nothing now")
+        rest = memoryview(rest)[taken:]
 
 
 class _ContentReader(io.RawIOBase):
@@ -183,7 +197,7 @@ class _ContentReader(io.RawIOBase):
 
     def _load(self) -> bool:
         """Loads the block that holds `_position`, or one before it; False at the end."""
-        if not self._seekable or (self._position == self._next_start and self._failure is None):
+        if not self._seekable or self._position == self._next_start:
             return bool(self.next_block())
         start = 0
         for member in self._index():
@@ -231,6 +245,7 @@ class LMFile(io.BufferedIOBase):
         self._compressor: LMCompressor | None = None
         self._reader: io.BufferedReader | None = None
         self._written = 0
+        self._lock = threading.RLock()  # between what moves the place where reading goes on and what reads there
         self.mode = mode.replace("b", "")
         if self.mode not in ("r", "w", "x", "a"):
             raise ValueError(f"invalid mode: {mode!r}")
@@ -257,7 +272,7 @@ class LMFile(io.BufferedIOBase):
             return
         try:
             if self._compressor is not None:
-                file.write(self._compressor.flush())
+                _write(file, self._compressor.flush())
             if self._reader is not None:
                 self._reader.close()
         finally:
@@ -295,48 +310,58 @@ class LMFile(io.BufferedIOBase):
         return self.readable() and self._to_read().seekable()
 
     def read(self, size: int | None = -1) -> bytes:
-        return self._to_read().read(size)
+        with self._lock:
+            return self._to_read().read(size)
 
     def read1(self, size: int = -1) -> bytes:
-        return self._to_read().read1(size)
+        with self._lock:
+            return self._to_read().read1(size)
 
     def readinto(self, buffer: Any) -> int:
-        return self._to_read().readinto(buffer)
+        with self._lock:
+            return self._to_read().readinto(buffer)
 
     def readline(self, size: int | None = -1) -> bytes:
-        return self._to_read().readline(-1 if size is None else size)
+        with self._lock:
+            return self._to_read().readline(-1 if size is None else size)
 
     def peek(self, size: int = 0) -> bytes:
         """Content ahead without moving on, at least one byte unless at the end."""
-        return self._to_read().peek(size)
+        with self._lock:
+            return self._to_read().peek(size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Decodes nothing yet. Where the file cannot seek, forwards only, by reading."""
-        reader = self._to_read()
-        if reader.seekable() or whence == io.SEEK_END:
-            return reader.seek(offset, whence)
-        skipped = offset - (reader.tell() if whence == io.SEEK_SET else 0)
-        if skipped < 0:
-            raise io.UnsupportedOperation("a stream cannot be read backwards")
-        while skipped and (piece := reader.read(min(skipped, _CHUNK))):
-            skipped -= len(piece)
-        return reader.tell()
+        if whence not in (io.SEEK_SET, io.SEEK_CUR, io.SEEK_END):
+            raise ValueError(f"invalid value for whence: {whence}")
+        with self._lock:
+            reader = self._to_read()
+            if reader.seekable() or whence == io.SEEK_END:
+                return reader.seek(offset, whence)
+            skipped = offset - (reader.tell() if whence == io.SEEK_SET else 0)
+            if skipped < 0:
+                raise io.UnsupportedOperation("a stream cannot be read backwards")
+            while skipped and (piece := reader.read(min(skipped, _CHUNK))):
+                skipped -= len(piece)
+            return reader.tell()
 
     def tell(self) -> int:
         self._open_file()
         return self._written if self._reader is None else self._reader.tell()
 
     def read_range(self, offset: int, size: int) -> bytes:
-        """`size` bytes of content from `offset` on, fewer at the end; decodes only the blocks they are in."""
-        self.seek(offset)
-        return self.read(size)
+        """`size` bytes of content from `offset` on, fewer at the end; decodes only the blocks they are in. May be
+        called from several threads, of which one at a time reads."""
+        with self._lock:
+            self.seek(offset)
+            return self.read(size)
 
     def write(self, data: Any) -> int:
         if self._compressor is None:
             self._open_file()
             raise io.UnsupportedOperation("the file was not opened for writing")
         size = memoryview(data).nbytes
-        self._open_file().write(self._compressor.compress(data))
+        _write(self._open_file(), self._compressor.compress(data))
         self._written += size
         return size
 
@@ -345,7 +370,7 @@ class LMFile(io.BufferedIOBase):
         ends nothing, as text files flush whenever they please and every end costs bytes."""
         file = self._file
         if file is not None and self._compressor is not None:
-            file.write(self._compressor.compress(b"", mode))
+            _write(file, self._compressor.compress(b"", mode))
             file.flush()
 
     def _open_file(self) -> BinaryIO:
@@ -531,7 +556,7 @@ def recover(
         if max_output is not None and result.recovered > max_output:
             raise LimitError("the content is longer than allowed (max_output)")
         if output is not None:
-            output.write(block)
+            _write(output, block)
     return result
 
 

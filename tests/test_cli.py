@@ -608,6 +608,25 @@ def test_a_full_disk(arguments):
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "No space left" in done.stderr
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a shell")
+@pytest.mark.parametrize("arguments", ["-c noise", "-dc x.lmc", "--recover -c x.lmc", "-dcf noise"])
+def test_what_an_unbuffered_output_does_not_take_is_an_error(arguments):
+    Path("noise").write_bytes(b"a" + fakes.noise(5000))
+    Path("x.lmc").write_bytes(lmcompress.compress(fakes.noise(5000)))
+    done = subprocess.run(
+        f"ulimit -f 1; {' '.join(COMMAND)} {arguments} > out", shell=True, stderr=subprocess.PIPE, text=True,
+        env={**ENVIRONMENT, "PYTHONUNBUFFERED": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "too large" in done.stderr
+
+
+def test_any_name_is_told_in_any_encoding(folder):
+    Path("中文.lmc").write_bytes(lmcompress.compress(TEXT))
+    variables = {**ENVIRONMENT, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([*COMMAND, "-l", "中文.lmc"], capture_output=True, env=variables, check=False)
+    assert done.returncode == 0 and b"\\u4e2d\\u6587.lmc" in done.stdout, done.stderr
+
+
 def test_other_groups_get_no_more_than_everybody(monkeypatch, tmp_path):
     def refused(*arguments):
         raise PermissionError

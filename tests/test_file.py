@@ -434,6 +434,36 @@ class Pipe(io.RawIOBase):
         return self._data.read(min(size, 777) if size >= 0 else size)
 
 
+class Narrow(io.RawIOBase):
+    """A raw file that takes seven bytes at a time, and `most` of them."""
+
+    def __init__(self, most: int) -> None:
+        self.taken, self._most = b"", most
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: object) -> int | None:
+        taken = bytes(data)[: min(7, self._most - len(self.taken))]  # type: ignore[call-overload]
+        self.taken += taken
+        return len(taken) or None
+
+
+def test_files_that_take_a_part_at_a_time() -> None:
+    data = fakes.text(9000)
+    target, out = Narrow(1 << 20), Narrow(1 << 20)
+    with LMFile(target, "w", block_size=4096) as file:
+        file.write(data)
+        file.flush(LMCompressor.FLUSH_BLOCK)
+    assert lmcompress.decompress(target.taken) == data
+    lmcompress.recover(io.BytesIO(target.taken), out)
+    assert out.taken == data
+    with pytest.raises(BlockingIOError):
+        lmcompress.recover(io.BytesIO(target.taken), Narrow(100))
+    with pytest.raises(BlockingIOError):
+        LMFile(Narrow(10), "w").close()
+
+
 def test_streams_that_cannot_seek():
     data = fakes.text(50_000)
     file = LMFile(Pipe(lmcompress.compress(data, block_size=4096)))
@@ -445,6 +475,8 @@ def test_streams_that_cannot_seek():
         file.seek(0)
     with pytest.raises(io.UnsupportedOperation):
         file.seek(0, io.SEEK_END)
+    with pytest.raises(ValueError, match="whence"):
+        file.seek(5, 9)
     assert file.read() == data[30_010:]
 
 
@@ -511,6 +543,46 @@ def test_an_error_stays():
         for _ in range(3):
             with pytest.raises(lmcompress.CorruptError):
                 file.read()
+
+
+def test_a_wrong_digest_stays() -> None:
+    """In the middle and at the end: what follows is not taken for the rest, nor the end for a good one."""
+    compressor = LMCompressor()
+    coded = compressor.compress(b"one")
+    compressor._digest.update(b"and more")
+    coded += compressor.flush()
+    for data in (coded, coded + lmcompress.compress(b"two")):
+        with LMFile(io.BytesIO(data)) as file:
+            assert file.read1(3) == b"one"
+            for _ in range(3):
+                with pytest.raises(lmcompress.CorruptError, match="SHA-256"):
+                    file.read()
+            assert file.read_range(1, 2) == b"ne"
+
+
+def test_ranges_from_several_threads() -> None:
+    data = fakes.text(40_000)
+    wrong: list[int] = []
+
+    def check(seed: int) -> None:
+        rng = random.Random(seed)
+        for _ in range(100):
+            offset = rng.randrange(len(data))
+            if file.read_range(offset, 50) != data[offset : offset + 50]:
+                wrong.append(offset)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with LMFile(io.BytesIO(lmcompress.compress(data, block_size=4096))) as file:
+            threads = [threading.Thread(target=check, args=(seed,)) for seed in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong
 
 
 def test_what_can_be_pickled(tmp_path: Path):
