@@ -351,6 +351,14 @@ class MemberParser:
         return digest
 
 
+def read_exactly(file: BinaryIO, size: int) -> bytes:
+    """`size` bytes, fewer only at the end of the file, also of a raw file that gives less at a time."""
+    data = file.read(size)
+    while len(data) < size and (more := file.read(size - len(data))):
+        data += more
+    return data
+
+
 class Member:
     """Where everything in one member of a seekable file is."""
 
@@ -375,7 +383,7 @@ class Member:
     def read(self, file: BinaryIO, i: int) -> Block | Skippable:
         """Record `i`, its payload checked. Raises CorruptError when it is damaged or not what the index says."""
         file.seek(self.offsets[i])
-        reader = Reader(file.read(self.record_sizes[i]))
+        reader = Reader(read_exactly(file, self.record_sizes[i]))
         try:
             record = parse_record(reader, self.header.block_log)
         except TruncatedError:
@@ -403,10 +411,10 @@ def read_members(file: BinaryIO, *, start: int = 0, mend: bool = False) -> list[
 def _read_member(file: BinaryIO, lowest: int, end: int, mend: bool) -> Member:
     tail_start = max(lowest, end - 16)
     file.seek(tail_start)
-    tail = file.read(end - tail_start)
+    tail = read_exactly(file, end - tail_start)
     if not tail.endswith(END):
         file.seek(lowest)
-        if file.read(len(MAGIC)) != MAGIC:
+        if read_exactly(file, len(MAGIC)) != MAGIC:
             raise CorruptError("not an lmcompress archive (neither magic bytes nor a footer)")
         raise TruncatedError("the archive does not end in a footer: cut short, damaged, or something follows it")
     backwards = Reader(tail[: -len(END)][::-1])
@@ -418,18 +426,18 @@ def _read_member(file: BinaryIO, lowest: int, end: int, mend: bool) -> Member:
     if footer_start < lowest or size < CRC_SIZE:
         raise CorruptError("the footer's size is damaged")
     file.seek(footer_start)
-    footer = Footer.parse(file.read(size))
+    footer = Footer.parse(read_exactly(file, size))
     start = footer_start - sum(footer.record_sizes) - footer.header_size
     if start < lowest:
         raise CorruptError("the index is larger than the file")
     try:
         file.seek(start)
-        header = _whole_header(file.read(footer.header_size))
+        header = _whole_header(read_exactly(file, footer.header_size))
     except CorruptError:
         if not mend or not footer.record_sizes:
             raise
         file.seek(footer_start - footer.record_sizes[-1])
-        header = copied_header(parse_record(Reader(file.read(footer.record_sizes[-1])), MAX_BLOCK_LOG))
+        header = copied_header(parse_record(Reader(read_exactly(file, footer.record_sizes[-1])), MAX_BLOCK_LOG))
     return Member(start, header, footer, end)
 
 
@@ -478,7 +486,7 @@ def _next_mark(file: BinaryIO, offset: int, end: int) -> int:
     step = 1 << 10
     while offset < end:
         file.seek(offset)
-        window = file.read(step + len(MAGIC))
+        window = read_exactly(file, step + len(MAGIC))
         hits = [i for i in (window.find(SYNC), window.find(MAGIC)) if i >= 0]
         if hits:
             return offset + min(hits)
@@ -490,7 +498,7 @@ def _next_mark(file: BinaryIO, offset: int, end: int) -> int:
 def _probe(file: BinaryIO, offset: int, end: int, thorough: bool) -> tuple[Found | None, int]:
     """What begins at `offset`, if anything sound does, and how many bytes were read in vain."""
     file.seek(offset)
-    reader = Reader(file.read(len(MAGIC) + 2 + 255 + CRC_SIZE))
+    reader = Reader(read_exactly(file, len(MAGIC) + 2 + 255 + CRC_SIZE))
     try:
         if reader.data[: len(MAGIC)] == MAGIC:
             header = Header.parse(reader)
@@ -503,11 +511,11 @@ def _probe(file: BinaryIO, offset: int, end: int, thorough: bool) -> tuple[Found
     size = reader.offset + block.coded_size
     if offset + size <= end:
         file.seek(offset)
-        record = file.read(size)
+        record = read_exactly(file, size)
         try:
             return Found(offset, size, parse_record(Reader(record), MAX_BLOCK_LOG)), 0
         except CorruptError:
-            if not thorough or file.read(len(SYNC)) == SYNC:
+            if not thorough or read_exactly(file, len(SYNC)) == SYNC:
                 return Found(offset, size, block, damaged=True), size
     # bytes are missing inside, or too many: what follows is searched for from the payload's start
     return Found(offset, reader.offset, block, damaged=True), min(size, end - offset)
@@ -516,7 +524,7 @@ def _probe(file: BinaryIO, offset: int, end: int, thorough: bool) -> tuple[Found
 def _probe_footer(file: BinaryIO, offset: int, end: int) -> tuple[Found | None, int]:
     """A footer says its size at its end only, so every end mark behind `offset` is tried, within bounds."""
     file.seek(offset)
-    window = file.read(min(end - offset, MAX_FOOTER))
+    window = read_exactly(file, min(end - offset, MAX_FOOTER))
     at = -1
     for _ in range(64):
         at = window.find(END, at + 1)

@@ -7,6 +7,7 @@ know: paths' meaning, terminals, models.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import errno
 import hashlib
 import io
@@ -32,10 +33,18 @@ from lmcompress.container import (
     Skippable,
     copied_header,
     parse_record_header,
+    read_exactly,
     read_members,
     scan,
 )
-from lmcompress.errors import CorruptError, LimitError, LMCompressError, TruncatedError
+from lmcompress.errors import (
+    CorruptError,
+    LimitError,
+    LMCompressError,
+    MissingModelError,
+    TruncatedError,
+    UnsupportedError,
+)
 from lmcompress.methods import DEFAULT_LEVEL, DEFAULT_MEMORY, BlockDecoder
 from lmcompress.stream import LMCompressor, MemberDecoder, within
 
@@ -142,7 +151,8 @@ class _ContentReader(io.RawIOBase):
         return offset
 
     def close(self) -> None:
-        self._member.cancel()
+        if hasattr(self, "_member"):  # not where the arguments were wrong
+            self._member.cancel()
         super().close()
 
     def readinto(self, buffer: Any) -> int:
@@ -224,7 +234,7 @@ class LMFile(io.BufferedIOBase):
 
     def __init__(
         self,
-        filename: str | os.PathLike[str] | IO[bytes],
+        filename: str | bytes | os.PathLike[str] | IO[bytes],
         mode: str = "r",
         *,
         level: int = DEFAULT_LEVEL,
@@ -254,7 +264,7 @@ class LMFile(io.BufferedIOBase):
                 level, model=model, threads=threads, block_size=block_size, memory=memory, check=check,
                 metadata=metadata, progress=progress,
             )  # fmt: skip
-        if isinstance(filename, (str, os.PathLike)):
+        if isinstance(filename, (str, bytes, os.PathLike)):
             self._file = cast(BinaryIO, builtins.open(filename, self.mode + "b"))
             self._owned = True
         elif hasattr(filename, "read" if self.mode == "r" else "write"):
@@ -387,13 +397,13 @@ class LMFile(io.BufferedIOBase):
 
 @overload
 def open(
-    filename: str | os.PathLike[str] | IO[bytes],
+    filename: str | bytes | os.PathLike[str] | IO[bytes],
     mode: Literal["r", "rb", "w", "wb", "x", "xb", "a", "ab"] = "rb",
     **options: Any,
 ) -> LMFile: ...
 @overload
 def open(
-    filename: str | os.PathLike[str] | IO[bytes],
+    filename: str | bytes | os.PathLike[str] | IO[bytes],
     mode: Literal["rt", "wt", "xt", "at"],
     *,
     encoding: str | None = None,
@@ -403,7 +413,7 @@ def open(
 ) -> io.TextIOWrapper: ...
 @overload
 def open(
-    filename: str | os.PathLike[str] | IO[bytes],
+    filename: str | bytes | os.PathLike[str] | IO[bytes],
     mode: str,
     *,
     encoding: str | None = None,
@@ -412,7 +422,7 @@ def open(
     **options: Any,
 ) -> LMFile | io.TextIOWrapper: ...
 def open(
-    filename: str | os.PathLike[str] | IO[bytes],
+    filename: str | bytes | os.PathLike[str] | IO[bytes],
     mode: str = "rb",
     *,
     encoding: str | None = None,
@@ -483,7 +493,9 @@ def _member_info(file: BinaryIO, member: Member, raw_start: int) -> MemberInfo:
     blocks, metadata = [], dict[str, str]()
     for i, raw_size in enumerate(member.raw_sizes):
         file.seek(member.offsets[i])
-        kind, _ = parse_record_header(Reader(file.read(min(64, member.record_sizes[i]))), member.header.block_log)
+        kind, _ = parse_record_header(
+            Reader(read_exactly(file, min(64, member.record_sizes[i]))), member.header.block_log
+        )
         if kind <= LAST_METHOD:
             raw_offset = raw_start + member.raw_offsets[i]
             blocks.append(BlockInfo(METHODS[kind], member.offsets[i], member.record_sizes[i], raw_offset, raw_size))
@@ -532,7 +544,7 @@ class Recovery:
 
 
 def recover(
-    archive: BinaryIO,
+    archive: Buffer | str | os.PathLike[str] | BinaryIO,
     output: BinaryIO | None,
     *,
     model: Model | str | Path | None = None,
@@ -541,22 +553,35 @@ def recover(
     max_output: int | None = None,
     progress: Progress | None = None,
 ) -> Recovery:
-    """Writes every intact block of a seekable archive to `output` (None: only looks), one behind the other, and says
-    what is lost. The index is used where it is sound; otherwise the whole file is searched for blocks. `progress` is told now
-    and then how many bytes of content are behind. Raises MissingModelError and LimitError, as neither is damage."""
+    """Writes every intact block of an archive, the bytes, a path or a seekable file, to `output` (None: only looks), one
+    behind the other, and says what is lost. The index is used where it is sound; otherwise the whole file is searched for
+    blocks. `progress` is told now and then how many bytes of content are behind. Raises LimitError, as that is no damage,
+    and where nothing can be had for that reason alone MissingModelError, UnsupportedError."""
+    if isinstance(archive, (str, os.PathLike)):
+        with builtins.open(archive, "rb") as opened:
+            return recover(
+                opened, output, model=model, threads=threads, memory=memory, max_output=max_output, progress=progress
+            )
+    file = io.BytesIO(archive) if isinstance(archive, (bytes, bytearray, memoryview)) else archive
     result = Recovery()
     options = (model, threads, memory)
+    unread: list[LMCompressError] = []  # what is not damage, and yet the reason of a loss
+    unknown = False  # a header is what cannot be read, and no loss for another reason then
     try:
-        blocks = _indexed_blocks(archive, read_members(archive, mend=True), options, result, progress)
-    except CorruptError as error:
+        blocks = _indexed_blocks(file, read_members(file, mend=True), options, result, progress, unread)
+    except (CorruptError, UnsupportedError) as error:
+        if unknown := isinstance(error, UnsupportedError):
+            unread.append(error)
         result.notes.append(f"no sound index, searched for blocks: {error}")
-        blocks = _scanned_blocks(archive, options, result, progress)
+        blocks = _scanned_blocks(file, options, result, progress, unread)
     for block in blocks:
         result.recovered += len(block)
         if max_output is not None and result.recovered > max_output:
             raise LimitError("the content is longer than allowed (max_output)")
         if output is not None:
             _write(output, block)
+    if not result.recovered and unread and (unknown or len(unread) == len(result.lost)):
+        raise unread[0]
     return result
 
 
@@ -565,14 +590,19 @@ _Options = tuple["Model | str | Path | None", int, int]
 
 
 def _indexed_blocks(
-    file: BinaryIO, members: list[Member], options: _Options, result: Recovery, progress: Progress | None
+    file: BinaryIO,
+    members: list[Member],
+    options: _Options,
+    result: Recovery,
+    progress: Progress | None,
+    unread: list[LMCompressError],
 ) -> Iterator[bytes]:
     """The intact blocks of members whose index is sound."""
     raw_start = 0
     for member in members:
         file.seek(member.start)
         try:
-            Header.parse(Reader(file.read(member.header_size)))
+            Header.parse(Reader(read_exactly(file, member.header_size)))
         except CorruptError as error:
             result.notes.append(f"at {member.start}: {error}; its copy is used")
         decoder = BlockDecoder(member.header, *options)
@@ -584,7 +614,9 @@ def _indexed_blocks(
                     data = decoder.decode(record, within(progress, raw_start + member.raw_offsets[i], raw_size))
                     digest.update(data)
                     yield data
-            except CorruptError as error:
+            except (CorruptError, UnsupportedError, MissingModelError) as error:
+                if not isinstance(error, CorruptError):
+                    unread.append(error)
                 if raw_size:
                     result.lost.append(Loss(member.offsets[i], raw_start + member.raw_offsets[i], raw_size, str(error)))
                 else:
@@ -594,7 +626,13 @@ def _indexed_blocks(
         raw_start += member.raw_size
 
 
-def _scanned_blocks(file: BinaryIO, options: _Options, result: Recovery, progress: Progress | None) -> Iterator[bytes]:
+def _scanned_blocks(
+    file: BinaryIO,
+    options: _Options,
+    result: Recovery,
+    progress: Progress | None,
+    unread: list[LMCompressError],
+) -> Iterator[bytes]:
     """The intact blocks that a search finds, whatever has become of headers and index."""
     decoder = BlockDecoder(_first_header(file), *options)
     expected, raw_offset, known = 0, 0, True  # where the next record should begin, in the file and in the content
@@ -619,7 +657,9 @@ def _scanned_blocks(file: BinaryIO, options: _Options, result: Recovery, progres
                 if found.damaged:
                     raise CorruptError("a block's coded bytes are damaged (CRC-32), or missing")
                 yield decoder.decode(found.item, within(progress, raw_offset, found.item.raw_size))
-            except CorruptError as error:
+            except (CorruptError, UnsupportedError, MissingModelError) as error:
+                if not isinstance(error, CorruptError):
+                    unread.append(error)
                 offset = raw_offset if known else None
                 result.lost.append(Loss(found.offset, offset, found.item.raw_size, str(error)))
             raw_offset += found.item.raw_size
@@ -640,5 +680,6 @@ def _first_header(file: BinaryIO) -> Header:
         if isinstance(found.item, Header):
             return found.item
         if isinstance(found.item, Skippable) and found.item.kind == HEADER_COPY:
-            return copied_header(found.item)
+            with contextlib.suppress(CorruptError, UnsupportedError):
+                return copied_header(found.item)
     return Header(MAX_BLOCK_LOG)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import pickle
@@ -12,13 +13,16 @@ import tarfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import lmcompress
-from lmcompress import LMCompressor, LMDecompressor, LMFile, archive
+from lmcompress import LMCompressor, LMDecompressor, LMFile, archive, methods
+from lmcompress.bits import Writer
+from lmcompress.container import Header
 from lmcompress.methods import BlockDecoder
 from tests import fakes
 
@@ -492,6 +496,66 @@ def test_a_stream_gives_a_block_before_the_next_is_there() -> None:
             return data
 
     assert LMFile(Stream(first), threads=4).read1(1000) == fakes.text(1000)
+
+
+def test_seekable_files_that_give_a_few_bytes_at_a_time() -> None:
+    class Short(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read(7 if size is None or size < 0 else min(size, 7))
+
+    data = fakes.text(20_000)
+    coded = lmcompress.compress(data, block_size=4096, metadata={"a": "b"})
+    assert LMFile(Short(coded)).read_range(9000, 100) == data[9000:9100]
+    assert lmcompress.get_archive_info(Short(coded)) == lmcompress.get_archive_info(coded)
+    out = io.BytesIO()
+    assert lmcompress.recover(Short(coded), out).intact and out.getvalue() == data
+    out = io.BytesIO()
+    assert not lmcompress.recover(Short(coded[:-1]), out).intact and out.getvalue() == data
+
+
+def test_a_member_that_cannot_be_read_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = lmcompress.compress(fakes.text(900))
+    foreign = lmcompress.compress(fakes.text(800), model="other")
+    later = bytes(Writer(good[:7] + b"\x02" + good[8 : 10 + good[8]]).crc()) + good[14 + good[8] :]
+    load = fakes.load_for_reading
+
+    def refusing(header: Header, *rest: Any) -> methods.Loaded:
+        if header.model_digest == fakes.DIGESTS["other"]:
+            raise lmcompress.UnsupportedError("parameters")
+        return load(header, *rest)
+
+    for patched, unreadable, error in (
+        (load, foreign, lmcompress.MissingModelError),
+        (refusing, foreign, lmcompress.UnsupportedError),
+        (load, later, lmcompress.UnsupportedError),
+    ):
+        monkeypatch.setattr(methods, "load_for_reading", patched)
+        for coded in (unreadable + good, good + unreadable, unreadable + good[:-1]):
+            out = io.BytesIO()
+            result = lmcompress.recover(coded, out)
+            assert fakes.text(900) in out.getvalue() and result.lost and not result.intact
+        with pytest.raises(error):
+            lmcompress.recover(unreadable, None)
+
+
+def test_paths_of_any_kind(tmp_path: Path) -> None:
+    path = tmp_path / "a.lmc"
+    with LMFile(os.fsencode(path), "w") as file:
+        file.write(b"text")
+    with lmcompress.open(os.fsencode(path)) as file:
+        assert file.read() == b"text"
+    for source in (path, str(path), path.read_bytes(), bytearray(path.read_bytes())):
+        out = io.BytesIO()
+        assert lmcompress.recover(source, out).intact and out.getvalue() == b"text"
+
+
+@pytest.mark.filterwarnings("error")
+def test_wrong_arguments_leave_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "a.lmc"
+    path.write_bytes(lmcompress.compress(b"text"))
+    with pytest.raises(ValueError, match="threads"):
+        lmcompress.open(path, threads=-1)
+    gc.collect()
 
 
 def test_modes(tmp_path: Path):
