@@ -10,7 +10,6 @@ import contextlib
 import io
 import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -27,7 +26,7 @@ from lmcompress import __version__, paths
 from lmcompress.container import MAGIC, MAX_BLOCK_LOG, MAX_TOTAL, MIN_BLOCK_LOG
 from lmcompress.errors import CorruptError, LimitError, LMCompressError
 from lmcompress.file import ArchiveInfo, LMFile, Recovery, compress, decompress, get_archive_info, recover
-from lmcompress.methods import DEFAULT_LEVEL, DEFAULT_MEMORY, LEVELS, LM_FIXED
+from lmcompress.methods import DEFAULT_LEVEL, DEFAULT_MEMORY, LEVELS, LM_FIXED, BlockEncoder
 from lmcompress.stream import BLOCK_SIZE, LMCompressor
 
 CHUNK = 1 << 20  # bytes read at a time
@@ -44,7 +43,7 @@ Compresses FILEs, each to FILE{paths.SUFFIX}. Without FILE, or when it is -, fro
   -f, --force          overwrite; links; with -dc  --max-output SIZE    stop when the content is longer
                        pass other formats through  --range OFF:LENGTH   decompress only these bytes of content
   -k, --keep           keep the source (default)   --recover            decompress what is intact, report the rest
-  --rm                 remove it when all is done  --block-size SIZE    content coded together (up to 8M)
+  --rm                 remove it when all is done  --block-size SIZE    content coded together (1K to 1G)
   -N, --name           store, restore the name     -r, --recursive      files in folders too
   -q, -v               say less, say more          --exclude-compressed skip what is compressed already
   --json               with -l and -t: as JSON     --filelist FILE      names from FILE, one a line
@@ -158,21 +157,32 @@ def _levels(function: Callable[..., None]) -> Callable[..., None]:
 @click.pass_context
 def command(ctx: click.Context, /, files: tuple[str, ...], keep: bool, **given: Any) -> None:
     """See HELP."""
-    level = ctx.meta.get("lmcompress.level") or os.environ.get("LMC_LEVEL") or DEFAULT_LEVEL
-    if str(level) not in map(str, LEVELS):
-        raise click.UsageError(f"LMC_LEVEL is {level!r}, not one of {min(LEVELS)} to {max(LEVELS)}")
     given["remove"] = given["remove"] and not keep
     given["decompress"] = given["decompress"] or given["range"] is not None or given["recover"]
+    level = ctx.meta.get("lmcompress.level") or os.environ.get("LMC_LEVEL") or DEFAULT_LEVEL
+    if given["decompress"] or given["test"] or given["list"]:
+        level = DEFAULT_LEVEL
+    if str(level) not in map(str, LEVELS):
+        raise click.UsageError(f"LMC_LEVEL is {level!r}, not one of {min(LEVELS)} to {max(LEVELS)}")
     given["stdout"] = given["stdout"] or given["output"] == "-"
     given["output"] = None if given["output"] == "-" else given["output"]
     options = Options(level=int(level), **given)
+    if options.model is not None and os.path.isfile(options.model):
+        from lmcompress import modelfile
+
+        try:
+            modelfile.load(options.model)
+        except LMCompressError as error:
+            raise click.ClickException(f"{options.model}: {error}") from None
     names = list(files)
     if options.filelist is not None:
-        with open(options.filelist, encoding="utf-8", errors="surrogateescape") as lines:
-            try:
-                names += paths.read_filelist(lines)
-            except ValueError as error:
-                raise click.UsageError(f"{options.filelist}: {error}") from None
+        data = sys.stdin.buffer.read() if options.filelist == "-" else Path(options.filelist).read_bytes()
+        try:
+            names += paths.read_filelist(io.StringIO(data.decode("utf-8", "surrogateescape"), None))
+        except ValueError as error:
+            raise click.UsageError(f"{options.filelist}: {error}") from None
+        if options.filelist == "-" and "-" in names:
+            raise click.UsageError("standard input is the list of names, and cannot be compressed too")
     elif not names:
         names = ["-"]
     if "" in (*names, options.output, options.filelist, options.output_dir_flat, options.output_dir_mirror):
@@ -183,6 +193,10 @@ def command(ctx: click.Context, /, files: tuple[str, ...], keep: bool, **given: 
         raise click.UsageError("--json is for -l and -t")
     if options.remove and options.range is not None:
         raise click.UsageError("--rm would remove what --range leaves out")
+    if options.range is not None and (options.test or options.list or options.recover):
+        raise click.UsageError("--range is not for -t, -l and --recover")
+    if options.output_dir_flat is not None and options.output_dir_mirror is not None:
+        raise click.UsageError("--output-dir-flat and --output-dir-mirror exclude each other")
     if options.block_size is not None and not 1 << MIN_BLOCK_LOG <= options.block_size <= 1 << MAX_BLOCK_LOG:
         raise click.UsageError("a block has 1K to 1G of content")
     ctx.exit(Run(options).run(names))
@@ -233,12 +247,11 @@ class Run:
 
     def _sources(self, names: list[str]) -> Iterator[str]:
         """The files to process; folders opened with -r."""
+        reading = self.options.decompress or self.options.test or self.options.list
         for name in names:
             if name != "-" and self.options.recursive and os.path.isdir(name) and not os.path.islink(name):
                 for path in paths.walk(Path(name), self._fail):
-                    if (path.suffix == paths.SUFFIX) == (
-                        self.options.decompress or self.options.test or self.options.list
-                    ):
+                    if (path.suffix in (paths.SUFFIX, *paths.SHORT_SUFFIXES)) == reading:
                         yield str(path)
             else:
                 yield name
@@ -299,7 +312,7 @@ class Run:
         if options.decompress:
             name = paths.decompressed_name(path)
             if options.name:
-                stored = [m.metadata["name"] for m in get_archive_info(path).members if "name" in m.metadata]
+                stored = self._stored_names(path)
                 name = path.with_name(paths.restored_name(stored[0])) if stored else name
         else:
             name = paths.compressed_name(path)
@@ -315,6 +328,15 @@ class Run:
         self.made.add(paths.identity(name))
         if options.remove and self.damaged == damaged:
             self._remove(path, before)
+
+    def _stored_names(self, path: Path) -> list[str]:
+        """What the members say of their names; nothing where that is lost and --recover is asked for."""
+        try:
+            return [m.metadata["name"] for m in get_archive_info(path).members if "name" in m.metadata]
+        except LMCompressError:
+            if self.options.recover:
+                return []
+            raise
 
     def _remove(self, source: Path, before: os.stat_result | None) -> None:
         """Removes a source whose result is complete, unless it has changed since `before`."""
@@ -355,9 +377,12 @@ class Run:
     ) -> tuple[int, int, str | None]:
         options = self.options
         metadata = {"name": os.path.basename(source)} if options.name and source != "-" else None
+        size = _content_size(options, file)
+        if options.block_size is not None and options.block_size > BLOCK_SIZE:
+            self._warn_of_memory(source, min(options.block_size, options.block_size if size is None else size))
         compressor = LMCompressor(
-            options.level, model=options.model, threads=options.threads, block_size=options.block_size,
-            size=_content_size(options, file), memory=options.memory, check=options.check, metadata=metadata,
+            options.level, model=options.model, threads=options.threads, block_size=options.block_size, size=size,
+            memory=options.memory, check=options.check, metadata=metadata,
             progress=lambda done: progress(done, written),
         )  # fmt: skip
         read = written = 0
@@ -367,28 +392,40 @@ class Run:
         written += target.write(compressor.flush())
         return read, written, compressor.engine_name
 
+    def _warn_of_memory(self, source: str, size: int) -> None:
+        """Tells when blocks of `size` bytes may take more memory to decode than is allowed unless asked for."""
+        options = self.options
+        codec = BlockEncoder(options.level, options.model, options.threads).loaded.codec
+        needed = size + codec.memory(size)  # with the payload, which is shorter
+        if needed > DEFAULT_MEMORY:
+            self._complain(source, f"blocks so long may need --memory {-(-needed >> 20)}M to be decoded", 1)
+
     def _decompress(self, file: BinaryIO, target: BinaryIO, progress: Progress) -> tuple[int, int, str | None]:
         options = self.options
         head = file.read(len(MAGIC))
-        if options.force and options.stdout and not options.test and head[:1] != MAGIC[:1]:
-            target.write(head)
-            shutil.copyfileobj(file, target, CHUNK)
-            return 0, 0, None
         counter = _Counted(file, head)
-        content = LMFile(
-            cast(BinaryIO, counter), "r", model=options.model, threads=options.threads, memory=options.memory,
-            progress=lambda done: progress(done, counter.count),
-        )  # fmt: skip
         offset, left = options.range or (0, None)
-        if options.range:
-            content.seek(offset)
+        content: LMFile | None = None
+        if options.force and options.stdout and not options.test and head[:1] != MAGIC[:1]:
+            read = counter.read
+            while offset and (chunk := read(min(CHUNK, offset))):
+                offset -= len(chunk)
+        else:
+            content = LMFile(
+                cast(BinaryIO, counter), "r", model=options.model, threads=options.threads, memory=options.memory,
+                max_output=None if options.range else options.max_output,
+                progress=lambda done: progress(done, counter.count),
+            )  # fmt: skip
+            read = content.read1
+            if options.range:
+                content.seek(offset)
         written = 0
-        while chunk := content.read1(CHUNK if left is None else min(CHUNK, left - written)):
+        while chunk := read(CHUNK if left is None else min(CHUNK, left - written)):
             written += len(chunk)
             if options.max_output is not None and written > options.max_output:
                 raise LimitError("the content is longer than allowed (--max-output)")
             target.write(chunk)
-        return counter.count, written, content.engine_name
+        return counter.count, written, None if content is None else content.engine_name
 
     def _recover(self, source: str, file: BinaryIO, target: BinaryIO, progress: Progress) -> tuple[int, int]:
         if not file.seekable():
@@ -479,8 +516,9 @@ class _Counted(io.RawIOBase):
         return self._file.tell()
 
     def read(self, size: int = -1) -> bytes:
-        head, self._head = self._head, b""
-        data = head + self._file.read(size)
+        head = self._head if size < 0 else self._head[:size]
+        self._head = self._head[len(head) :]
+        data = head + self._file.read(size if size < 0 else size - len(head))
         self.count += len(data)
         return data
 
@@ -628,7 +666,9 @@ def bench(files: tuple[str, ...], levels: str, threads: int) -> None:
     try:
         chosen = [n for n in LEVELS if int(first) <= n <= int(last or first)]
     except ValueError:
-        raise click.UsageError(f"levels {levels!r} are not N or N-M") from None
+        chosen = []
+    if not chosen:
+        raise click.UsageError(f"levels {levels!r} are not N or N-M, of {min(LEVELS)} to {max(LEVELS)}")
     for name in files:
         data = Path(name).read_bytes()
         for level in chosen:

@@ -22,6 +22,7 @@ from lmcompress.bits import Buffer, Reader
 from lmcompress.container import (
     HEADER_COPY,
     LAST_METHOD,
+    MAGIC,
     MAX_BLOCK_LOG,
     METADATA,
     METHODS,
@@ -81,12 +82,8 @@ def decompress(
     max_output: int | None = None,
 ) -> bytes:
     """The content of an archive of one or several members. Arguments as for LMDecompressor; raises LMCompressError."""
-    raw = _ContentReader(io.BytesIO(data), model, threads, memory)
-    blocks, total = [], 0
-    while block := raw.next_block(None if max_output is None else max_output - total):
-        blocks.append(block)
-        total += len(block)
-    return b"".join(blocks)
+    raw = _ContentReader(io.BytesIO(data), model, threads, memory, max_output)
+    return b"".join(iter(raw.next_block, b""))
 
 
 def _write(file: BinaryIO, data: Buffer) -> None:
@@ -110,16 +107,18 @@ class _ContentReader(io.RawIOBase):
         model: Model | str | Path | None,
         threads: int,
         memory: int,
+        max_output: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self._file, self._options, self._progress = file, (model, threads, memory), progress
+        self._max_output = max_output  # bytes of content in order
         self._seekable = bool(getattr(file, "seekable", lambda: False)())
         self._ahead = self._seekable  # nobody has looked for a certain place: all will be read, several blocks at once
         self._base = file.tell() if self._seekable else 0  # where the archive begins in the file
         self._position = 0  # in the content
         self._block, self._block_start = b"", 0  # the block decoded last, and where in the content it begins
         self._next_start = 0  # where in the content the next block in order begins
-        self._next_read = self._base  # where in the file the reading in order goes on
+        self._taken = 0  # bytes of the file that were read in order
         self._member = MemberDecoder(*self._options)
         self.engine_name: str | None = None
         self._failure: LMCompressError | None = None  # what ended the reading in order
@@ -166,13 +165,13 @@ class _ContentReader(io.RawIOBase):
         self._position += len(data)
         return len(data)
 
-    def next_block(self, limit: int | None = None) -> bytes:
+    def next_block(self) -> bytes:
         """The next block in order, empty at the end of the archive, which is then found whole and right. Raises
-        LimitError when it is longer than `limit`."""
+        LimitError, and decodes nothing, when it ends behind `max_output`."""
         if self._failure is not None:
             raise self._failure
         try:
-            block = self._next_block(limit)
+            block = self._next_block()
         except LMCompressError as error:
             self._failure = error
             raise
@@ -181,18 +180,23 @@ class _ContentReader(io.RawIOBase):
         self.engine_name = self._member.engine_name or self.engine_name
         return block
 
-    def _next_block(self, limit: int | None) -> bytes:
+    def _next_block(self) -> bytes:
         if self._seekable:
-            self._file.seek(self._next_read)
+            self._file.seek(self._base + self._taken)
+        limit = None if self._max_output is None else self._max_output - self._next_start
         progress, start = self._progress, self._next_start
         within_block = None if progress is None else lambda done: progress(start + done)
         more = self._ahead  # a stream's next bytes may be long in coming
         while (block := self._member.next(limit, within_block, more)) is None:
             chunk = self._file.read(_CHUNK)
+            self._taken += len(chunk)
             if self._member.finished:
                 chunk = self._member.unused + chunk
                 if not chunk:
                     return b""
+                if not MAGIC.startswith(chunk[: len(MAGIC)]):
+                    whole = self._taken - len(chunk)
+                    raise CorruptError(f"behind {whole} bytes of archive follows something that is no archive")
                 self._member = MemberDecoder(*self._options)
                 if not self._ahead:
                     self._member.ahead = 1
@@ -201,8 +205,6 @@ class _ContentReader(io.RawIOBase):
             elif not chunk:
                 raise TruncatedError(f"the archive ends too early, after {self._next_start} bytes of content")
             self._member.feed(chunk)
-            if self._seekable:
-                self._next_read = self._file.tell()
         return block
 
     def _load(self) -> bool:
@@ -241,13 +243,15 @@ class LMFile(io.BufferedIOBase):
         model: Model | str | Path | None = None,
         threads: int = 0,
         memory: int = DEFAULT_MEMORY,
+        max_output: int | None = None,
         block_size: int | None = None,
         check: bool = True,
         metadata: Mapping[str, str] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         """mode: r, w (replace), x (must not exist) or a (another member behind those there are), with b or without.
-        progress: told now and then how many bytes of content are coded, or decoded in order. The other arguments as for
+        progress: told now and then how many bytes of content are coded, or decoded in order. max_output: bytes of content
+        that are read in order at most; wherever else something is read, there is no limit. The other arguments as for
         LMCompressor and LMDecompressor."""
         self._file: BinaryIO | None = None
         self._owned = False
@@ -272,7 +276,7 @@ class LMFile(io.BufferedIOBase):
         else:
             raise TypeError("filename must be a path or a binary file object")
         if self.mode == "r":
-            self._content = _ContentReader(self._file, model, threads, memory, progress)
+            self._content = _ContentReader(self._file, model, threads, memory, max_output, progress)
             self._reader = io.BufferedReader(self._content, _CHUNK)
 
     def close(self) -> None:

@@ -177,6 +177,34 @@ def test_filelist(lmc):
     assert lmc("--filelist", "list").code == 1 and os.path.exists("a.txt.lmc")
 
 
+def test_filelist_from_standard_input(lmc):
+    Path("b.txt").write_bytes(TEXT)
+    assert lmc("--filelist", "-", stdin=b"a.txt\r\nb.txt\n").code == 0
+    assert os.path.exists("a.txt.lmc") and os.path.exists("b.txt.lmc")
+
+
+def test_folders_with_short_suffixes(lmc, folder):
+    (folder / "tree").mkdir()
+    Path("tree/a.tlmc").write_bytes(lmcompress.compress(TEXT))
+    assert "20000 bytes of content" in lmc("-t", "-r", "tree").err
+    assert lmc("-d", "-r", "tree").code == 0 and Path("tree/a.tar").read_bytes() == TEXT
+
+
+def test_a_bad_model_is_named(lmc):
+    Path("bad.lmm").write_bytes(b"no model")
+    for arguments in (["a.txt"], ["-d", "a.txt.lmc"]):
+        assert lmc("--model", "bad.lmm", *arguments).err == "lmcompress: bad.lmm: not a model file\n"
+
+
+def test_a_block_that_takes_much_memory_is_told_of(lmc, fake_codec, monkeypatch):
+    monkeypatch.setattr(cli, "BLOCK_SIZE", 4096)
+    assert lmc("--block-size", "48M", "a.txt").err == ""
+    monkeypatch.setattr(fake_codec, "memory", lambda self, size: size << 17)
+    assert "may need --memory" in lmc("-f", "--block-size", "48M", "a.txt").err
+    assert "may need --memory" in lmc("-c", "--block-size", "16K", stdin=TEXT).err
+    assert lmc("-f", "-q", "--block-size", "48M", "a.txt").err == lmc("-c", "a.txt").err == ""
+
+
 def test_names(lmc):
     assert lmc("-N", "a.txt").code == 0
     os.rename("a.txt.lmc", "renamed.lmc")
@@ -207,8 +235,11 @@ def test_levels_and_models(lmc, monkeypatch):
     assert lmc("-c", "--model", "other", "a.txt").code == 0 and used[-1] == (3, "other", 2)
     result = lmc("-c", "--model", "nobody", "a.txt")
     assert result.code == 1 and "no model nobody" in result.err
+    lmc("a.txt")
     monkeypatch.setenv("LMC_LEVEL", "99")
-    assert lmc("a.txt").code == 1
+    assert lmc("-f", "a.txt").code == 1
+    for arguments in (["-dc"], ["-t"], ["-l"], ["--recover", "-c"]):
+        assert lmc(*arguments, "a.txt.lmc").code == 0
 
 
 def test_list(lmc):
@@ -248,8 +279,14 @@ def test_recover(lmc):
     assert Path("bad").read_bytes() == TEXT[:8192] + TEXT[12288:]
     assert lmc("--recover", "-o", "saved", "--rm", "bad.lmc").code == 1
     assert Path("saved").read_bytes() == TEXT[:8192] + TEXT[12288:] and os.path.exists("bad.lmc")
-    lmc("a.txt")
+    lmc("-N", "a.txt")
     assert lmc("--recover", "-c", "a.txt.lmc").out == TEXT
+    os.rename("a.txt.lmc", "other.lmc")
+    os.unlink("a.txt")
+    assert lmc("--recover", "-N", "other.lmc").code == 0 and Path("a.txt").read_bytes() == TEXT
+    Path("cut.lmc").write_bytes(Path("other.lmc").read_bytes()[:-1])
+    assert lmc("-d", "-N", "cut.lmc").code == 1 and not os.path.exists("cut")
+    assert lmc("--recover", "-N", "cut.lmc").code == 1 and Path("cut").read_bytes() == TEXT
 
 
 def test_range(lmc):
@@ -277,6 +314,23 @@ def test_other_formats_pass_through(lmc):
     assert lmc("-dcf", stdin=lmcompress.compress(TEXT)).out == TEXT
 
 
+def test_other_formats_pass_through_within_range_and_limit(lmc):
+    for stdin, name in ((b"", "a.txt"), (TEXT, "-")):
+        assert lmc("-dcf", "--range", "5:10", name, stdin=stdin).out == TEXT[5:15]
+        assert lmc("-dcf", "--range", "3:2", name, stdin=stdin).out == TEXT[3:5]
+        assert lmc("-dcf", "--max-output", "20000", name, stdin=stdin).out == TEXT
+        assert lmc("-dcf", "--max-output", "10", name, stdin=stdin).code == 1
+    coded = lmcompress.compress(TEXT)
+    assert lmc("-dcf", "--range", "3:2", stdin=coded).out == TEXT[3:5]
+
+
+def test_nothing_is_decoded_that_is_too_long(lmc, fake_codec):
+    Path("x.lmc").write_bytes(lmcompress.compress(fakes.text(900)))
+    result = lmc("-dc", "--max-output", "10", "x.lmc")
+    assert (result.code, result.out, fake_codec.decoded) == (1, b"", 0) and "longer than allowed" in result.err
+    assert lmc("-dc", "--max-output", "10", "--range", "5:10", "x.lmc").out == fakes.text(900)[5:15]
+
+
 def test_no_check(lmc):
     assert lmc("--no-check", "a.txt").code == 0
     assert lmcompress.get_archive_info("a.txt.lmc").members[0].digest == ""
@@ -299,6 +353,11 @@ def test_mistakes_get_a_line_not_a_traceback(lmc):
         ["-c", "-o", "x", "a.txt"],
         ["--json", "a.txt"],
         ["--memory", "much"],
+        ["--recover", "--range", "0:1", "a.txt"],
+        ["-t", "--range", "0:1", "a.txt"],
+        ["-l", "--range", "0:1", "a.txt"],
+        ["--output-dir-flat", "x", "--output-dir-mirror", "y", "a.txt"],
+        ["--filelist", "-", "-"],
     ):
         result = lmc(*arguments)
         assert result.code == 1 and result.err.startswith("lmcompress: ") and result.err.count("\n") == 1, arguments
@@ -437,7 +496,9 @@ def test_start_up_is_quick():
 def test_subcommands(lmc, monkeypatch, capsys):
     assert cli._guarded(cli.bench, ["--levels", "1", "a.txt"]) == 0
     assert "bits per byte" in capsys.readouterr().out
-    assert cli._guarded(cli.bench, ["--levels", "x", "a.txt"]) == 1
+    for levels in ("x", "0", "9-1", "-"):
+        assert cli._guarded(cli.bench, ["--levels", levels, "a.txt"]) == 1
+        assert "levels" in capsys.readouterr().err
 
 
 @pytest.mark.skipif("fast" not in modelfile.shipped(), reason="no model ships yet")

@@ -181,6 +181,29 @@ def test_empty_and_foreign_input():
         lmcompress.decompress(lmcompress.compress(b"text") + b"garbage")
 
 
+@pytest.mark.parametrize("wrap", [io.BytesIO, lambda data: Pipe(data)])
+def test_what_follows_an_archive_is_not_called_the_archive(wrap: Callable[[bytes], io.IOBase]) -> None:
+    coded = lmcompress.compress(b"one") + lmcompress.compress(b"two")
+    with pytest.raises(lmcompress.CorruptError, match=f"behind {len(coded)} bytes"):
+        LMFile(wrap(coded + b"garbage\n")).read()  # type: ignore[arg-type]
+    before = io.BytesIO(b"before" + coded + b"garbage\n")
+    before.seek(6)
+    with pytest.raises(lmcompress.CorruptError, match=f"behind {len(coded)} bytes"):
+        LMFile(before).read()
+
+
+def test_nothing_is_decoded_that_is_too_long(fake_codec: type[fakes.FakeCodec]) -> None:
+    coded = lmcompress.compress(fakes.text(900)) * 2
+    assert LMFile(io.BytesIO(coded), max_output=1800).read() == fakes.text(900) * 2
+    file = LMFile(io.BytesIO(coded), max_output=1799)
+    fake_codec.decoded = 0
+    assert file.read(900) == fakes.text(900)
+    for _ in range(2):
+        with pytest.raises(lmcompress.LimitError):
+            file.read(1)
+    assert fake_codec.decoded == 1
+
+
 def test_flush_block_shows_everything():
     compressor, decompressor = LMCompressor(), LMDecompressor()
     for line in (b"one\n", b"two\n"):
@@ -516,7 +539,7 @@ def test_seekable_files_that_give_a_few_bytes_at_a_time() -> None:
 def test_a_member_that_cannot_be_read_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     good = lmcompress.compress(fakes.text(900))
     foreign = lmcompress.compress(fakes.text(800), model="other")
-    later = bytes(Writer(good[:7] + b"\x02" + good[8 : 10 + good[8]]).crc()) + good[14 + good[8] :]
+    later = bytes(Writer(good[:7] + b"\x02" + good[8 : 9 + good[8]]).crc()) + good[13 + good[8] :]
     load = fakes.load_for_reading
 
     def refusing(header: Header, *rest: Any) -> methods.Loaded:
