@@ -28,6 +28,7 @@ Progress = Callable[[float], None]  # told now and then what share of a block is
 MAX_LANES = 1024
 WORK = 8 << 20  # bytes in which network and mixer work
 STEPS = 64  # between two reports of progress
+TRIAL = 8192  # bytes of a block on which forms are tried
 NETWORK, LIGHT = 1, 2  # flags of the codec parameters
 VERSION = 2 << 2  # of the mixer's arithmetic, above the flags; any other integer that it gives is a new one
 
@@ -91,11 +92,27 @@ class Codec:
         """The payload of a block."""
         if not data:
             return b""
-        tokenizer = self.vocabulary.tokenizer
-        form, text = forms.to_text(data, tokenizer.cost)
-        tokens = tokenizer.encode(text).astype(np.int32)
+        return self._code(data, *self._form(data, threads), progress, threads)
+
+    def _form(self, data: bytes, threads: int) -> tuple[int, bytes]:
+        """The form in which a part of the content takes fewest bytes, and the text of all of it. Whether CR LF helps or
+        disturbs, above all, depends on what the model has read."""
+        cost = self.vocabulary.tokenizer.cost
+        form, text = forms.to_text(data, cost)
+        if form == forms.PLAIN:
+            return form, text
+        part = data[max(0, len(data) - TRIAL) // 4 * 2 :][:TRIAL]
+        choices: list[int | None] = [forms.FLAGS]
+        choices += [forms.FLAGS & ~forms.LINES] if form & forms.LINES else []
+        choices += [None] if form != forms.LINES else []
+        sizes = [len(self._code(part, *_with(flags, part, cost), None, threads)) for flags in choices]
+        best = choices[sizes.index(min(sizes))]  # the first of equals
+        return (form, text) if best == forms.FLAGS else _with(best, data, cost)
+
+    def _code(self, data: bytes, form: int, text: bytes, progress: Progress | None, threads: int) -> bytes:
+        tokens = self.vocabulary.tokenizer.encode(text).astype(np.int32)
         if len(tokens) > len(data):
-            form, tokens = forms.PLAIN, tokenizer.encode(data).astype(np.int32)
+            return self._code(data, forms.PLAIN, data, progress, threads)
         n_lanes = most_lanes(self.config, len(data), len(tokens))
         lanes, counts = layout(tokens, n_lanes)
         previous = np.concatenate([np.full((n_lanes, 1), self.vocabulary.start, np.int32), lanes[:, :-1]], axis=1)
@@ -147,6 +164,11 @@ class Codec:
     def memory(self, raw_size: int) -> int:
         """What memory() says of this codec."""
         return memory(self.config, self.engines.model, raw_size)
+
+
+def _with(flags: int | None, data: bytes, cost: forms.Cost) -> tuple[int, bytes]:
+    """A form that may have these flags, with its text; None: the content as it is."""
+    return (forms.PLAIN, data) if flags is None else forms.to_text(data, cost, flags)
 
 
 def layout(tokens: np.ndarray, n_lanes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -22,6 +22,7 @@ import numpy as np
 from lmcompress.errors import CorruptError
 
 PLAIN, CAPITALS, RETURNS, LINES = 0, 0x20, 0x40, 0x80
+FLAGS = CAPITALS | RETURNS | LINES
 UTF_16 = {1: "utf-16-le", 2: "utf-16-be"}
 LATIN = {3: "cp1252", 4: "cp1250"}
 CYRILLIC = {5: "cp1251", 6: "koi8-r", 7: "cp866"}
@@ -54,18 +55,18 @@ _ESCAPED = {  # those of characters beyond ASCII
 }
 
 
-def to_text(data: bytes, cost: Cost) -> tuple[int, bytes]:
-    """The form of `data`, and the text that to_data() makes `data` of. `cost` of a text, in any unit: the character set is
-    the one in which samples cost least."""
+def to_text(data: bytes, cost: Cost, flags: int = FLAGS) -> tuple[int, bytes]:
+    """A form of `data`, and the text that to_data() makes `data` of. `cost` of a text, in any unit: the character set is
+    the one in which samples cost least. `flags` that may be set."""
     charset, odd = _charset(data, cost)
     text, form = _decode(data, charset, odd), charset
     n_cr, n_lf, n_both = text.count(b"\r"), text.count(b"\n"), text.count(b"\r\n")
-    if 2 * n_both > n_lf:
+    if 2 * n_both > n_lf and flags & LINES:
         text, form = text.replace(b"\n", b"\xff\n").replace(b"\r\xff\n", b"\n"), form | LINES
-    elif n_cr - n_both > n_lf:
+    elif n_cr - n_both > n_lf and flags & RETURNS:
         text, form = text.translate(_RETURNS), form | RETURNS
     other = text.translate(_CAPITALS)
-    if sum(map(cost, _samples(other))) < GAIN * sum(map(cost, _samples(text))):
+    if flags & CAPITALS and sum(map(cost, _samples(other))) < GAIN * sum(map(cost, _samples(text))):
         text, form = other, form | CAPITALS
     try:
         if form != PLAIN and to_data(form, text, len(data)) == data:
@@ -77,7 +78,7 @@ def to_text(data: bytes, cost: Cost) -> tuple[int, bytes]:
 
 def to_data(form: int, text: bytes, size: int) -> bytes:
     """The content of `size` bytes that has this form and text. Raises CorruptError where there is none."""
-    charset = form & ~(CAPITALS | RETURNS | LINES)
+    charset = form & ~FLAGS
     if charset not in (PLAIN, *UTF_16, *CHARSETS, *ESCAPES):
         raise CorruptError(f"a block's text is in the unknown form {form}")
     if form & CAPITALS:
