@@ -15,10 +15,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, BinaryIO, NoReturn, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 
 import click
 
@@ -28,6 +28,9 @@ from lmcompress.errors import CorruptError, LimitError, LMCompressError
 from lmcompress.file import ArchiveInfo, LMFile, Recovery, compress, decompress, get_archive_info, recover
 from lmcompress.methods import DEFAULT_LEVEL, DEFAULT_MEMORY, LEVELS, LM_FIXED, BlockEncoder
 from lmcompress.stream import BLOCK_SIZE, LMCompressor
+
+if TYPE_CHECKING:
+    from lmcompress.modelfile import Model
 
 CHUNK = 1 << 20  # bytes read at a time
 Progress = Callable[[int, int], None]  # told bytes of content that are done, and of the archive so far
@@ -76,7 +79,7 @@ class Options:
     output_dir_flat: str | None
     output_dir_mirror: str | None
     level: int
-    model: str | None
+    model: Model | str | None
     threads: int
     check: bool
     block_size: int | None
@@ -167,11 +170,11 @@ def command(ctx: click.Context, /, files: tuple[str, ...], keep: bool, **given: 
     given["stdout"] = given["stdout"] or given["output"] == "-"
     given["output"] = None if given["output"] == "-" else given["output"]
     options = Options(level=int(level), **given)
-    if options.model is not None and os.path.isfile(options.model):
+    if isinstance(options.model, str) and os.path.isfile(options.model):
         from lmcompress import modelfile
 
         try:
-            modelfile.load(options.model)
+            options = replace(options, model=modelfile.load(options.model))
         except LMCompressError as error:
             raise click.ClickException(f"{options.model}: {error}") from None
     names = list(files)

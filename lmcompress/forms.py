@@ -65,9 +65,10 @@ def to_text(data: bytes, cost: Cost, flags: int = FLAGS) -> tuple[int, bytes]:
         text, form = text.replace(b"\n", b"\xff\n").replace(b"\r\xff\n", b"\n"), form | LINES
     elif n_cr - n_both > n_lf and flags & RETURNS:
         text, form = text.translate(_RETURNS), form | RETURNS
-    other = text.translate(_CAPITALS)
-    if flags & CAPITALS and sum(map(cost, _samples(other))) < GAIN * sum(map(cost, _samples(text))):
-        text, form = other, form | CAPITALS
+    if flags & CAPITALS:
+        samples = _samples(text)
+        if sum(cost(sample.translate(_CAPITALS)) for sample in samples) < GAIN * sum(map(cost, samples)):
+            text, form = text.translate(_CAPITALS), form | CAPITALS
     try:
         if form != PLAIN and to_data(form, text, len(data)) == data:
             return form, text
@@ -107,7 +108,9 @@ def _charset(data: bytes, cost: Cost) -> tuple[int, int]:
     else:
         size, high = sum(map(len, samples)), sum(_count(sample, 0x80, 0x80) for sample in samples)
         candidates += [(c, 0) for c in (LATIN if high < LATIN_SHARE * size else CYRILLIC) | ASIAN]
-    best, least = (PLAIN, 0), limit * sum(map(cost, samples)) if candidates else 0
+    if not candidates:
+        return PLAIN, 0
+    best, least = (PLAIN, 0), limit * sum(map(cost, samples))
     for charset, odd in candidates:
         found = sum(cost(_decode(sample, charset, odd)) for sample in samples)
         if found < least:
