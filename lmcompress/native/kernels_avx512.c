@@ -17,12 +17,13 @@ INLINE WIDE __m512i broadcast4(const void *p)
     return _mm512_set1_epi32(four);
 }
 
-/* ROWS <= 8 rows from m by the strip from column n. One or two rows have several sums of each output, CHAINS of them, to add
- * to in turn: an addition has to wait for the one before. */
+/* ROWS <= 8 rows from m by the strip from column n. Up to three rows have several sums of each output, CHAINS of them, to add
+ * to in turn: an addition has to wait for the one before. The first of several rows fetch the next strip's weights, which often
+ * wait in the third-level cache, into the second. */
 INLINE WIDE void block(const int ROWS, const Matrix *w, int n, const uint8_t *x, int m, Result result,
                        float limit, void *const *out)
 {
-    const int CHAINS = ROWS < 4 ? 4 / ROWS : 1;
+    const int CHAINS = ROWS == 1 ? 4 : ROWS < 4 ? 2 : 1;
     size_t K = w->n_in;
     const int8_t *weight = w->packed + n * K;
     const uint8_t *input = x + m * K;
@@ -37,6 +38,10 @@ INLINE WIDE void block(const int ROWS, const Matrix *w, int n, const uint8_t *x,
         for (int j = 0; j < CHAINS; j++) {
             __m512i b0 = _mm512_loadu_si512(weight + (k + 4 * j) * TILE);
             __m512i b1 = _mm512_loadu_si512(weight + (K + k + 4 * j) * TILE);
+            if (m == 0 && ROWS > 1) {
+                _mm_prefetch((const char *)weight + (2 * K + k + 4 * j) * TILE, _MM_HINT_T1);
+                _mm_prefetch((const char *)weight + (3 * K + k + 4 * j) * TILE, _MM_HINT_T1);
+            }
 #pragma GCC unroll 8
             for (int i = 0; i < ROWS; i++) {
                 __m512i a = broadcast4(input + i * K + k + 4 * j);
@@ -62,19 +67,20 @@ WIDE static void product(const Matrix *w, int begin, int end, const uint8_t *x, 
     if (result != TO_INT16)
         limit = result == TO_SQUARE ? 255.0f : 32767.0f;
     for (int column = begin; column < end; column += STRIP) {
-        int m = 0;
-        for (; m + 8 <= n; m += 8)
-            block(8, w, column, x, m, result, limit, out);
-        if (n - m >= 4) {
-            block(4, w, column, x, m, result, limit, out);
-            m += 4;
+        for (int m = 0; m < n;) {
+            int rows = even_share(n - m, 8);
+            switch (rows) {
+            case 1: block(1, w, column, x, m, result, limit, out); break;
+            case 2: block(2, w, column, x, m, result, limit, out); break;
+            case 3: block(3, w, column, x, m, result, limit, out); break;
+            case 4: block(4, w, column, x, m, result, limit, out); break;
+            case 5: block(5, w, column, x, m, result, limit, out); break;
+            case 6: block(6, w, column, x, m, result, limit, out); break;
+            case 7: block(7, w, column, x, m, result, limit, out); break;
+            default: block(8, w, column, x, m, result, limit, out);
+            }
+            m += rows;
         }
-        if (n - m >= 2) {
-            block(2, w, column, x, m, result, limit, out);
-            m += 2;
-        }
-        if (n - m >= 1)
-            block(1, w, column, x, m, result, limit, out);
     }
 }
 

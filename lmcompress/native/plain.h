@@ -83,6 +83,13 @@ INLINE void plain_finish(const int32_t *c, const float *scale, Result result, fl
     }
 }
 
+/* How many of n rows come next, where at most `most` go together and none should be left alone. */
+INLINE int even_share(int n, int most)
+{
+    int shares = (n + most - 1) / most;
+    return (n + shares - 1) / shares;
+}
+
 /* Weights as they come, row by row: sums along a row are what compilers turn into vector instructions best. */
 INLINE void plain_product(const Matrix *w, int begin, int end, const uint8_t *x, int n, Result result, float limit,
                           void *const *out)

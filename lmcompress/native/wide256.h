@@ -49,7 +49,8 @@ INLINE WIDE void finish(__m256i a, __m256i b, const float *scale, Result result,
     _mm256_storeu_si256(out, y);
 }
 
-/* COUNT <= PRODUCT_ROWS rows from m by the tile from column n. */
+/* COUNT <= PRODUCT_ROWS rows from m by the tile from column n. The first of several fetch the next tile's weights into the
+ * second-level cache. */
 INLINE WIDE void block(const int COUNT, const Matrix *w, int n, const uint8_t *x, int m, Result result, float limit,
                        void *const *out)
 {
@@ -64,6 +65,8 @@ INLINE WIDE void block(const int COUNT, const Matrix *w, int n, const uint8_t *x
     }
     for (size_t k = 0; k < K; k += 4) {
         __m256i b0 = load(weight + k * TILE), b1 = load(weight + k * TILE + 32);
+        if (m == 0 && COUNT > 1)
+            _mm_prefetch((const char *)weight + (K + k) * TILE, _MM_HINT_T1);
 #pragma GCC unroll 8
         for (int i = 0; i < COUNT; i++) {
             __m256i a = broadcast4(input + i * K + k);
