@@ -105,7 +105,9 @@ class Codec:
         part = data[max(0, len(data) - TRIAL) // 4 * 2 :][:TRIAL]
         choices: list[int | None] = [forms.FLAGS]
         choices += [forms.FLAGS & ~forms.LINES] if form & forms.LINES else []
-        choices += [None] if form != forms.LINES else []
+        choices += [None] if form & ~forms.FLAGS != forms.MAIL and form != forms.LINES else []
+        if len(choices) == 1:
+            return form, text
         sizes = [len(self._code(part, *_with(flags, part, cost), None, threads)) for flags in choices]
         best = choices[sizes.index(min(sizes))]  # the first of equals
         return (form, text) if best == forms.FLAGS else _with(best, data, cost)

@@ -1,7 +1,7 @@
 """The form of a text: what it is written in, where that is not UTF-8 with lines that end in LF, which models know best.
 
-Knows: character sets, line ends, capitals. Does not know: tokens, blocks. A form is a number: a character set (0: the bytes
-are left as they are), and flags. LINES: an LF of the text stands for CR LF; RETURNS: CR and LF stand for each other;
+Knows: character sets, notations of characters in ASCII, line ends, capitals. Does not know: tokens, blocks. A form is a
+number: a character set or notation (0: the bytes are left as they are), and flags. LINES: an LF of the text stands for CR LF; RETURNS: CR and LF stand for each other;
 CAPITALS: so do a to z and A to Z. Any bytes come back: those that are not of the set stand in the text as code points from
 ESCAPE on, an LF that is alone among LINES as FF LF.
 The way back goes by charsets.json and UTF-8 alone, so that no later version of a codec changes it; Python's codecs are
@@ -14,12 +14,14 @@ import codecs
 import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from lmcompress.errors import CorruptError
+from lmcompress import mail
+from lmcompress.errors import CorruptError, UnsupportedError
 
 PLAIN, CAPITALS, RETURNS, LINES = 0, 0x20, 0x40, 0x80
 FLAGS = CAPITALS | RETURNS | LINES
@@ -28,11 +30,9 @@ LATIN = {3: "cp1252", 4: "cp1250"}
 CYRILLIC = {5: "cp1251", 6: "koi8-r", 7: "cp866"}
 ASIAN = {8: "gbk", 9: "cp950", 10: "cp932", 11: "euc-jp", 12: "cp949"}
 CHARSETS = LATIN | CYRILLIC | ASIAN
-ESCAPES = {
-    13: "%04x",
-    14: "%04X",
-}  # ASCII; UTF-16's units of other characters as JSON writes them: \\u and these digits
 TABLES = Path(__file__).parent / "charsets.json"
+MAIL = 20
+SAVED = 64  # bytes, so that a text is taken for mail
 ESCAPE = 0x10FF00  # and 255 more
 GROWTH = 4  # bytes of text for each of content, at most
 SAMPLE, SAMPLES = 16384, 4  # bytes of one, and how many
@@ -49,10 +49,65 @@ _CAPITALS = bytes.maketrans(
 
 Cost = Callable[[bytes], float]
 
-_ESCAPED = {  # those of characters beyond ASCII
-    c: re.compile(rf"(?:\\u(?:00[89{d}][0-9{d}]|0[1-9{d}][0-9{d}]{{2}}|[1-9{d}][0-9{d}]{{3}}))+")
-    for c, d in zip(ESCAPES, ("a-f", "A-F"), strict=True)
-}
+
+@dataclass(frozen=True)
+class Notation:
+    """How ASCII text writes other characters."""
+
+    pattern: re.Pattern[str]  # of several in a row
+    read: Callable[[str], str]  # these; what stands for no character stays
+    write: Callable[[str], str]
+
+
+def _units(digit: str, form: str) -> Notation:
+    """\\u and the digits of UTF-16's units, as in JSON."""
+    return Notation(
+        re.compile(rf"(?:\\u(?:00[89{digit}][0-9{digit}]|0[1-9{digit}][0-9{digit}]{{2}}|[1-9{digit}][0-9{digit}]{{3}}))+"),
+        lambda run: bytes.fromhex(run.replace("\\u", "")).decode("utf-16-be", "surrogatepass"),
+        lambda run: "".join(
+            "\\u" + form % unit
+            for unit in np.frombuffer(run.encode("utf-16-le", "surrogatepass"), "<u2").tolist()
+        ),
+    )  # fmt: skip
+
+
+def _octets(case: Callable[[str], str]) -> Notation:
+    """% and the digits of UTF-8's bytes, as in addresses (RFC 3986)."""
+
+    def read(run: str) -> str:
+        try:
+            return bytes.fromhex(run.replace("%", "")).decode()
+        except UnicodeDecodeError:
+            return run
+
+    later = "%[89AB][0-9A-F]"
+    return Notation(
+        re.compile(case(f"(?:%[CD][0-9A-F]{later}|%E[0-9A-F]{later}{later}|%F[0-4]{later}{later}{later})+")),
+        read,
+        lambda run: case("%" + run.encode("utf-8", "surrogatepass").hex("%")),
+    )
+
+
+def _references(pattern: str, base: int, form: str) -> Notation:
+    """&#, the digits of a code point and ;, as in HTML."""
+
+    def character(reference: re.Match[str]) -> str:
+        point = int(reference[1], base)
+        return chr(point) if 128 <= point < ESCAPE else reference[0]
+
+    one = re.compile(pattern)
+    return Notation(
+        re.compile(f"(?:{pattern})+"),
+        lambda run: one.sub(character, run),
+        lambda run: "".join(form % ord(c) for c in run),
+    )
+
+
+NOTATIONS = {
+    13: _units("a-f", "%04x"), 14: _units("A-F", "%04X"), 15: _octets(str.upper), 16: _octets(str.lower),
+    17: _references("&#([1-9][0-9]{2,6});", 10, "&#%d;"), 18: _references("&#x([1-9a-f][0-9a-f]{1,5});", 16, "&#x%x;"),
+    19: _references("&#x([1-9A-F][0-9A-F]{1,5});", 16, "&#x%X;"),
+}  # fmt: skip
 
 
 def to_text(data: bytes, cost: Cost, flags: int = FLAGS) -> tuple[int, bytes]:
@@ -60,6 +115,8 @@ def to_text(data: bytes, cost: Cost, flags: int = FLAGS) -> tuple[int, bytes]:
     the one in which samples cost least. `flags` that may be set."""
     charset, odd = _charset(data, cost)
     text, form = _decode(data, charset, odd), charset
+    if charset == PLAIN and len(found := mail.to_text(data)) <= len(data) - SAVED:
+        text, form = found, MAIL
     n_cr, n_lf, n_both = text.count(b"\r"), text.count(b"\n"), text.count(b"\r\n")
     if 2 * n_both > n_lf and flags & LINES:
         text, form = text.replace(b"\n", b"\xff\n").replace(b"\r\xff\n", b"\n"), form | LINES
@@ -78,17 +135,21 @@ def to_text(data: bytes, cost: Cost, flags: int = FLAGS) -> tuple[int, bytes]:
 
 
 def to_data(form: int, text: bytes, size: int) -> bytes:
-    """The content of `size` bytes that has this form and text. Raises CorruptError where there is none."""
+    """The content of `size` bytes that has this form and text. Raises CorruptError where there is none, UnsupportedError
+    for a form that is reserved."""
     charset = form & ~FLAGS
-    if charset not in (PLAIN, *UTF_16, *CHARSETS, *ESCAPES):
-        raise CorruptError(f"a block's text is in the unknown form {form}")
+    if charset not in (PLAIN, *UTF_16, *CHARSETS, *NOTATIONS, MAIL):
+        raise UnsupportedError(f"a block's text is in the form {form}, which is reserved; a later version is needed")
     if form & CAPITALS:
         text = text.translate(_CAPITALS)
     if form & RETURNS:
         text = text.translate(_RETURNS)
     if form & LINES:
         text = text.replace(b"\n", b"\r\n").replace(b"\xff\r\n", b"\n")
-    data = text if charset == PLAIN else _encode(text, charset, size)
+    if charset == MAIL:
+        data = mail.to_data(text, size)
+    else:
+        data = text if charset == PLAIN else _encode(text, charset, size)
     if len(data) != size:
         raise CorruptError("a block's text does not have the size that it states")
     return data
@@ -104,7 +165,8 @@ def _charset(data: bytes, cost: Cost) -> tuple[int, int]:
     samples = _samples(data)
     candidates, limit = [(c, odd) for c in UTF_16 for odd in (0, 1)], TOLERANCE
     if all(_is_utf_8(sample) for sample in samples):
-        candidates, limit = [(c, 0) for c in ESCAPES if any(b"\\u" in sample for sample in samples)], 1.0
+        latin = [sample.decode("latin-1") for sample in samples]
+        candidates, limit = [(c, 0) for c, n in NOTATIONS.items() if any(map(n.pattern.search, latin))], 1.0
     else:
         size, high = sum(map(len, samples)), sum(_count(sample, 0x80, 0x80) for sample in samples)
         candidates += [(c, 0) for c in (LATIN if high < LATIN_SHARE * size else CYRILLIC) | ASIAN]
@@ -151,10 +213,8 @@ def _decode(data: bytes, charset: int, odd: int) -> bytes:
         units = data[odd:end].decode(UTF_16[charset], "surrogatepass")
         return (_escape(data[:odd]) + units + _escape(data[end:])).encode("utf-8", "surrogatepass")
     text = data.decode(CHARSETS.get(charset, "ascii"), "lmcompress.escape")
-    if charset in ESCAPES:
-        text = _ESCAPED[charset].sub(
-            lambda run: bytes.fromhex(run[0].replace("\\u", "")).decode("utf-16-be", "surrogatepass"), text
-        )
+    if charset in NOTATIONS:
+        text = NOTATIONS[charset].pattern.sub(lambda run: NOTATIONS[charset].read(run[0]), text)
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -179,11 +239,7 @@ def _in_utf_16(characters: str, charset: int) -> bytes:
 
 
 def _in_ascii(characters: str, charset: int) -> bytes:
-    def escapes(run: re.Match[str]) -> str:
-        units = np.frombuffer(run[0].encode("utf-16-le", "surrogatepass"), "<u2").tolist()
-        return "".join("\\u" + ESCAPES[charset] % unit for unit in units)
-
-    text = re.sub("[\x80-\U0010feff]+", escapes, characters)
+    text = re.sub("[\x80-\U0010feff]+", lambda run: NOTATIONS[charset].write(run[0]), characters)
     return (
         text.encode("latin-1") if text.isascii() else bytes(ord(c) - ESCAPE if ord(c) > 127 else ord(c) for c in text)
     )

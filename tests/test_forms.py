@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import random
 import re
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.charsets import table
-from lmcompress import compress, decompress, forms, modelfile
-from lmcompress.errors import CorruptError
+from lmcompress import compress, decompress, forms, mail, modelfile
+from lmcompress.errors import CorruptError, UnsupportedError
 
 SAMPLES = Path(__file__).parent.parent / "corpora" / "samples"
 ENGLISH = (SAMPLES / "alice29.txt").read_bytes().decode().replace("\r\n", "\n")[:20000]
@@ -24,6 +27,7 @@ JAPANESE = (
     "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。何でも薄暗いじめじめした所でニャーニャー泣いていた事だけは記憶している。"
     * 20
 )
+ASCII = "".join(map(chr, range(128)))
 NAMES = {v: k for k, v in (forms.UTF_16 | forms.CHARSETS).items()}
 
 
@@ -133,9 +137,48 @@ def test_escapes_of_json_are_characters() -> None:
     assert there_and_back(json.dumps(lines, ensure_ascii=False).encode())[0] == forms.PLAIN
 
 
-@pytest.mark.parametrize("form", [15, 0x1F, 0xFF])
+NOTED = CHINESE[:3000] + RUSSIAN[:500] + GERMAN[:3000] + "\U0001f600\U0010feff"
+
+
+@pytest.mark.parametrize(
+    ("number", "write"),
+    [
+        (15, lambda text: quote(text, safe=ASCII)),
+        (16, lambda text: re.sub("(%..)+", lambda run: run[0].lower(), quote(text, safe=ASCII))),
+        (17, lambda text: text.encode("ascii", "xmlcharrefreplace").decode()),
+        (18, lambda text: re.sub("[^\0-\x7f]", lambda c: f"&#x{ord(c[0]):x};", text)),
+        (19, lambda text: re.sub("[^\0-\x7f]", lambda c: f"&#x{ord(c[0]):X};", text)),
+    ],
+)
+def test_addresses_and_references_of_html_are_characters(number: int, write: Callable[[str], str]) -> None:
+    written = write(NOTED)
+    assert written.isascii() and len(written) > 2 * len(NOTED)
+    assert there_and_back(written.encode()) == (number, NOTED.encode())
+    odd = "100 % &#65; &#0228; &#x0e4; &#1114111; &#9999999; &#55357; %41 %c3 %C3 %C3%41 %E0%80%80 %ED%A0%80 &#xd800;&#xDFFF; &#xe4"
+    for part in (written[1:], written[2:-3], written + odd):
+        form, text = there_and_back(part.encode())
+        assert form == number and len(text) < len(part)
+    form, text = there_and_back(written.encode() + b"\xff\xc3\xa9\r")
+    assert form == number and text.endswith("\U0010ffff\U0010ffc3\U0010ffa9\r".encode())
+    assert there_and_back(NOTED.encode()) == (forms.PLAIN, NOTED.encode())
+
+
+def test_mail_is_read_where_that_saves_something() -> None:
+    coded = base64.encodebytes(GERMAN.encode())
+    form, text = there_and_back(b"Subject: x\n\n" + coded)
+    assert form == forms.MAIL and GERMAN.encode() in text
+    letter = GERMAN.replace("\n", "\r\n").encode()
+    form, text = there_and_back(b"Subject: x\r\n\r\n" + base64.encodebytes(letter).replace(b"\n", b"\r\n"))
+    assert form == forms.MAIL | forms.LINES and GERMAN.encode() in text
+    short = b"Subject: =?utf-8?b?w6Q=?=\n"
+    assert there_and_back(short) == (forms.PLAIN, short)
+    twin = coded + mail.END  # would end a part that has not begun
+    assert there_and_back(twin) == (forms.PLAIN, twin)
+
+
+@pytest.mark.parametrize("form", [21, 0x1F, 0xFF])
 def test_unknown_forms_are_refused(form: int) -> None:
-    with pytest.raises(CorruptError, match="unknown form"):
+    with pytest.raises(UnsupportedError, match="a later version"):
         forms.to_data(form, b"text", 4)
 
 
