@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from itertools import chain
 
-from lmcompress.forms import CHARSETS, TABLES
+from lmcompress.charsets import CHARSETS, TABLES
 
 
 def table(name: str) -> dict[str, str]:

@@ -4,43 +4,32 @@ Knows: character sets, notations of characters in ASCII, line ends, capitals. Do
 number: a character set or notation (0: the bytes are left as they are), and flags. LINES: an LF of the text stands for CR LF; RETURNS: CR and LF stand for each other;
 CAPITALS: so do a to z and A to Z. Any bytes come back: those that are not of the set stand in the text as code points from
 ESCAPE on, an LF that is alone among LINES as FF LF.
-The way back goes by charsets.json and UTF-8 alone, so that no later version of a codec changes it; Python's codecs are
-used on the way there, and what they give is tried out.
+The way back goes by UTF-8 and charsets.json alone; what Python's codecs give on the way there is tried out.
 """
 
 from __future__ import annotations
 
-import codecs
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
-from lmcompress import mail
+from lmcompress import charsets, mail
+from lmcompress.charsets import ASIAN, CHARSETS, CHUNK, CYRILLIC, ESCAPE, ESCAPING, LATIN
 from lmcompress.errors import CorruptError, UnsupportedError
 
 PLAIN, CAPITALS, RETURNS, LINES = 0, 0x20, 0x40, 0x80
 FLAGS = CAPITALS | RETURNS | LINES
 UTF_16 = {1: "utf-16-le", 2: "utf-16-be"}
-LATIN = {3: "cp1252", 4: "cp1250"}
-CYRILLIC = {5: "cp1251", 6: "koi8-r", 7: "cp866"}
-ASIAN = {8: "gbk", 9: "cp950", 10: "cp932", 11: "euc-jp", 12: "cp949"}
-CHARSETS = LATIN | CYRILLIC | ASIAN
-TABLES = Path(__file__).parent / "charsets.json"
 MAIL = 20
-SAVED = 64  # bytes, so that a text is taken for mail
-ESCAPE = 0x10FF00  # and 255 more
+SAVED = 64  # bytes, from which on too
 GROWTH = 4  # bytes of text for each of content, at most
 SAMPLE, SAMPLES = 16384, 4  # bytes of one, and how many
 TOLERANCE = 1.03  # of what the bytes cost as they are; costs do not know what follows what, which favours these
-GAIN = 0.98  # of what a text costs, from which on its capitals are exchanged
+GAIN = 0.98  # of what a text costs, from which on its capitals are exchanged, or it is taken for mail
 LATIN_SHARE = 0.25  # of bytes above 127: Latin text has fewer, other alphabets more
 NULS = 0.01  # share of the bytes; with more, valid UTF-8 may be UTF-16
-CHUNK = 65536  # characters
 
 _RETURNS = bytes.maketrans(b"\r\n", b"\n\r")
 _CAPITALS = bytes.maketrans(
@@ -115,8 +104,11 @@ def to_text(data: bytes, cost: Cost, flags: int = FLAGS) -> tuple[int, bytes]:
     the one in which samples cost least. `flags` that may be set."""
     charset, odd = _charset(data, cost)
     text, form = _decode(data, charset, odd), charset
-    if charset == PLAIN and len(found := mail.to_text(data)) <= len(data) - SAVED:
-        text, form = found, MAIL
+    if charset not in UTF_16 and (letters := mail.to_text(data)) != data:
+        if (charset == PLAIN and len(letters) <= len(data) - SAVED) or _whole(letters, cost) < GAIN * _whole(
+            text, cost
+        ):
+            text, form = letters, MAIL
     n_cr, n_lf, n_both = text.count(b"\r"), text.count(b"\n"), text.count(b"\r\n")
     if 2 * n_both > n_lf and flags & LINES:
         text, form = text.replace(b"\n", b"\xff\n").replace(b"\r\xff\n", b"\n"), form | LINES
@@ -127,7 +119,7 @@ def to_text(data: bytes, cost: Cost, flags: int = FLAGS) -> tuple[int, bytes]:
         if sum(cost(sample.translate(_CAPITALS)) for sample in samples) < GAIN * sum(map(cost, samples)):
             text, form = text.translate(_CAPITALS), form | CAPITALS
     try:
-        if form != PLAIN and to_data(form, text, len(data)) == data:
+        if form != PLAIN and len(text) <= GROWTH * len(data) and to_data(form, text, len(data)) == data:
             return form, text
     except CorruptError:  # some sequence has a twin that stands for the same character
         pass
@@ -158,6 +150,12 @@ def to_data(form: int, text: bytes, size: int) -> bytes:
 def _samples(data: bytes) -> list[bytes]:
     step = max(SAMPLE, len(data) // SAMPLES) & ~1
     return [data[i : i + SAMPLE] for i in range(0, len(data), step)]
+
+
+def _whole(text: bytes, cost: Cost) -> float:
+    """What a text costs, by samples."""
+    samples = _samples(text)
+    return sum(map(cost, samples)) * len(text) / max(1, sum(map(len, samples)))
 
 
 def _charset(data: bytes, cost: Cost) -> tuple[int, int]:
@@ -192,18 +190,6 @@ def _is_utf_8(sample: bytes) -> bool:
     return 2 * found.count("\ufffd") <= max(len(found), 4)
 
 
-def _escape(wrong: bytes) -> str:
-    return "".join(chr(ESCAPE + b) for b in wrong)
-
-
-def _escaped(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeDecodeError)
-    return _escape(error.object[error.start : error.end]), error.end
-
-
-codecs.register_error("lmcompress.escape", _escaped)
-
-
 def _decode(data: bytes, charset: int, odd: int) -> bytes:
     """The text of content in a character set."""
     if charset == PLAIN:
@@ -211,8 +197,8 @@ def _decode(data: bytes, charset: int, odd: int) -> bytes:
     if charset in UTF_16:
         end = len(data) - (len(data) - odd) % 2
         units = data[odd:end].decode(UTF_16[charset], "surrogatepass")
-        return (_escape(data[:odd]) + units + _escape(data[end:])).encode("utf-8", "surrogatepass")
-    text = data.decode(CHARSETS.get(charset, "ascii"), "lmcompress.escape")
+        return (charsets.escape(data[:odd]) + units + charsets.escape(data[end:])).encode("utf-8", "surrogatepass")
+    text = charsets.decode(data, charset) if charset in CHARSETS else data.decode("ascii", ESCAPING)
     if charset in NOTATIONS:
         text = NOTATIONS[charset].pattern.sub(lambda run: NOTATIONS[charset].read(run[0]), text)
     return text.encode("utf-8", "surrogatepass")
@@ -226,7 +212,9 @@ def _encode(text: bytes, charset: int, size: int) -> bytes:
         characters = text.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
         raise CorruptError("a block's text is not UTF-8") from None
-    part = _in_utf_16 if charset in UTF_16 else _in_table if charset in CHARSETS else _in_ascii
+    if charset in CHARSETS:
+        return charsets.encode(characters, charset)
+    part = _in_utf_16 if charset in UTF_16 else _in_ascii
     return b"".join(part(characters[i : i + CHUNK], charset) for i in range(0, len(characters), CHUNK))
 
 
@@ -243,24 +231,3 @@ def _in_ascii(characters: str, charset: int) -> bytes:
     return (
         text.encode("latin-1") if text.isascii() else bytes(ord(c) - ESCAPE if ord(c) > 127 else ord(c) for c in text)
     )
-
-
-def _in_table(characters: str, charset: int) -> bytes:
-    points = np.frombuffer(characters.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
-    escaped = points >= ESCAPE
-    codes = np.where(escaped, points - ESCAPE, _codes(charset)[np.minimum(points, 0xFFFF)])
-    if (codes < 0).any():
-        raise CorruptError(f"a block's text has characters that {CHARSETS[charset]} lacks")
-    pairs = np.stack([codes >> 8, codes & 255], 1).astype(np.uint8)
-    return pairs[np.stack([(codes > 255) & ~escaped, np.ones_like(escaped)], 1)].tobytes()
-
-
-@lru_cache
-def _codes(charset: int) -> np.ndarray:
-    """int64 [65536]: the code of each character of the basic plane, one byte or two, the first of them above; -1 for those
-    that the set lacks."""
-    codes = np.full(0x10000, -1, np.int64)
-    codes[:128] = np.arange(128)
-    for first, run in json.loads(TABLES.read_text(encoding="utf-8"))[CHARSETS[charset]].items():
-        codes[[ord(c) for c in run]] = int(first, 16) + np.arange(len(run))
-    return codes

@@ -1,10 +1,12 @@
-"""The text of mail: what quoted-printable and base64 (RFC 2045) stand for, where it is UTF-8 and the same bytes can be made of it.
+"""The text of mail: what quoted-printable and base64 (RFC 2045) stand for, where the same bytes can be made of it.
 
-Knows: lines, soft line breaks, encoded words. Does not know: forms. Marks are code points from MARK on:
+Knows: lines, soft line breaks, encoded words, what character sets are called. Does not know: forms. Marks are code points
+from MARK on:
 TURN + l at the beginning of a line: from there on lines are quoted-printable with at most l characters before the = of a soft
 line break, or, with l = 0, no more. One that is has all bytes above 127 as = and two digits, and a soft line break where the
 next character would be one too many. BREAK: a soft line break here, JOIN: none here; either begins a line as far as the next
 break is concerned.
+SET + c after TURN or BASE64: what it is for is in character set c (charsets.py), not in UTF-8.
 BASE64 + q: what follows, up to END, is in base64, in lines of 4 q characters, of which the last may be shorter, that end in
 LF; with CRLF added, in CR LF; with q = 0 in no line of its own.
 """
@@ -14,16 +16,26 @@ from __future__ import annotations
 import re
 from base64 import b64decode, b64encode
 from binascii import Error
+from bisect import bisect
 from collections.abc import Iterator
 
+from lmcompress import charsets
 from lmcompress.errors import CorruptError
 
 MARK = 0x10FE00
 BREAK, JOIN, END = (chr(MARK + i).encode() for i in range(3))
-BASE64, CRLF, TURN = 0x40, 0x20, 0x80
+SET, BASE64, CRLF, TURN = 0x10, 0x40, 0x20, 0x80
 SHORTEST, USUAL, LONGEST = 16, 75, 127  # limits of quoted-printable lines
 LONG = 60  # characters of a base64 line, at least
 MOST = 4  # bytes for each of content, before base64
+SETS = {
+    number: re.compile(names, re.ASCII | re.IGNORECASE)
+    for number, names in {
+        3: rb"iso-?8859-1|iso-?8859-15|windows-1252|latin1", 4: rb"iso-?8859-2|windows-1250", 5: rb"windows-1251",
+        6: rb"koi8-[ru]", 7: rb"(cp|ibm)866", 8: rb"gb2312|gbk|gb18030", 9: rb"big5", 10: rb"shift[_-]jis", 11: rb"euc-jp",
+        12: rb"euc-kr|ks_c_5601-1987",
+    }.items()
+}  # fmt: skip
 
 _LINE = re.compile(rb"[^\n]*\n|[^\n]+")
 _OCTET = re.compile(rb"=[0-9A-F]{2}")
@@ -31,43 +43,100 @@ _ABOVE = re.compile(rb"[\x80-\xff]+")
 _POINTS = re.compile(  # characters beyond ASCII in quoted-printable
     rb"(?:=(?:C[2-9A-F]|D[0-9A-F])=[89AB][0-9A-F]|=E[0-9A-F](?:=[89AB][0-9A-F]){2}|=F[0-4](?:=[89AB][0-9A-F]){3})+"
 )
+_OCTETS = re.compile(rb"(?:=[89A-F][0-9A-F])+")
+_NAMED = re.compile(rb"(?i)charset\s*=\s*\"?([a-z0-9_-]+)")
 _LETTERS = rb"[A-Za-z0-9+/]"
 _CODED_LINES = re.compile(rb"(?m)^%b{%d,124}\r?\n(?:%b{2,124}={0,2}\r?\n)*" % (_LETTERS, LONG, _LETTERS))
-_CODED_WORD = re.compile(rb"(?<=\?[Bb]\?)%b{3,}={0,2}(?=\?=)" % _LETTERS)
+_CODED_WORD = re.compile(rb"(=\?([A-Za-z0-9_-]{1,40})\?[Bb]\?)(%b{3,}={0,2})(?=\?=)" % _LETTERS)
 _MARK_OF_BREAK = re.compile(b"(" + BREAK + b"|" + JOIN + b")")
-_MARK_OF_TURN = re.compile(chr(MARK + TURN).encode()[:2] + b"[\xba\xbb][\x80-\xbf]")
-_MARK_OF_BASE64 = re.compile(b"(" + chr(MARK + BASE64).encode()[:3] + b"[\x80-\xbf]|" + END + b")")
-_TRACES = re.compile(rb"=\r?\n|%b|%b|%b" % (_POINTS.pattern, _CODED_WORD.pattern, rb"(?m:^%b{%d})" % (_LETTERS, LONG)))
+_MARK_OF_SET = chr(MARK + SET).encode()[:3] + b"[\x93-\x9c]"
+_MARK_OF_TURN = re.compile(b"(" + chr(MARK + TURN).encode()[:2] + b"[\xba\xbb][\x80-\xbf])(" + _MARK_OF_SET + b")?")
+_MARK_OF_BASE64 = re.compile(
+    b"(" + chr(MARK + BASE64).encode()[:3] + b"[\x80-\xbf](?:" + _MARK_OF_SET + b")?|" + END + b")"
+)
+_CONTROL = re.compile(rb"[\0-\x08\x0e-\x1f]")
+_MARKS = re.compile(chr(MARK).encode()[:2] + b"[\xb8-\xbb]")
+_TRACES = [  # each begins with a byte that is quickly found
+    re.compile(pattern)
+    for pattern in (
+        rb"=\r?\n",
+        rb"=[C-F][0-9A-F]=[89AB]",
+        rb"\?[Bb]\?%b+=*\?=" % _LETTERS,
+        rb"\n%b{%d}" % (_LETTERS, LONG),
+    )
+]
 
 
 def to_text(data: bytes) -> bytes:
     """A text that to_data() makes `data` of, where no mark stood in it; `data` itself where nothing is coded."""
-    if not _TRACES.search(data):
+    if not any(trace.search(data) for trace in _TRACES):
         return data
-    text = _CODED_WORD.sub(lambda word: _decoded(word[0], 0, b"") or word[0], _CODED_LINES.sub(_of_lines, data))
+    named = [(name.start(), _set(name[1])) for name in _NAMED.finditer(data)]
+    places = [place for place, _ in named]
+
+    def of_lines(run: re.Match[bytes]) -> bytes:
+        before = bisect(places, run.start())
+        return _of_lines(run[0], named[before - 1][1] if before else 0)
+
+    text = _CODED_LINES.sub(of_lines, data)
+    text = _CODED_WORD.sub(lambda word: word[1] + (_decoded(word[3], 0, b"", _set(word[2])) or word[3]), text)
     return b"".join(_of_quoted(_LINE.findall(text)))
 
 
 def to_data(text: bytes, size: int) -> bytes:
-    """The content that has this text. Raises CorruptError for a mark out of place, and for more than `size` bytes."""
-    lines, limit = bytearray(), 0
+    """The content that has this text. Raises CorruptError for a mark out of place, for characters that a set lacks, and for
+    more than `size` bytes."""
+    lines, limit, charset = bytearray(), 0, 0
     for found in _LINE.finditer(text):
         line = found[0]
         if turn := _MARK_OF_TURN.match(line):
-            limit, line = (turn[0][2] & 1) << 6 | turn[0][3] & 63, line[len(turn[0]) :]
+            limit, line = (turn[1][2] & 1) << 6 | turn[1][3] & 63, line[len(turn[0]) :]
+            charset = _set_of_mark(turn[2])
             if 0 < limit < SHORTEST:
                 raise CorruptError("a block's text has lines that are too short")
-        lines += _quoted(line, limit) if limit else line
+        lines += _quoted(line, limit, charset) if limit else _in_set(line, charset)
         if len(lines) > MOST * size:  # base64 becomes longer, but marks go
             raise CorruptError("a block's text is longer than its size allows")
     parts = _MARK_OF_BASE64.split(lines)
     for i in range(1, len(parts), 4):
-        if parts[i] == END or parts[i + 2 : i + 3] != [END]:
+        mark = parts[i]
+        if mark == END or parts[i + 2 : i + 3] != [END]:
             raise CorruptError("a block's text has a part in base64 without beginning or end")
-        coded = parts[i][-1] & 63
-        end = b"\r\n" if coded & CRLF else b"\n"
-        parts[i : i + 3] = [b"", _coded(parts[i + 1], 4 * (coded & (CRLF - 1)), end), b""]
+        content, coded = _in_set(parts[i + 1], _set_of_mark(mark[4:])), mark[3] & 63
+        parts[i : i + 3] = [b"", _coded(content, 4 * (coded & (CRLF - 1)), b"\r\n" if coded & CRLF else b"\n"), b""]
     return b"".join(parts)
+
+
+def _set(name: bytes) -> int:
+    """The number of a set that goes by this name; 0 where none does."""
+    return next((number for number, names in SETS.items() if names.fullmatch(name)), 0)
+
+
+def _set_of_mark(mark: bytes | None) -> int:
+    return (mark[3] & 63) - SET if mark else 0
+
+
+def _mark_of_set(charset: int) -> bytes:
+    return chr(MARK + SET + charset).encode() if charset else b""
+
+
+def _in_set(text: bytes, charset: int) -> bytes:
+    """UTF-8 in another set."""
+    if charset == 0 or text.isascii():
+        return text
+    try:
+        return charsets.encode(text.decode(), charset)
+    except UnicodeDecodeError:
+        raise CorruptError("a block's text is not UTF-8") from None
+
+
+def _of_set(data: bytes, charset: int) -> bytes:
+    """UTF-8 of another set; what cannot be written so stays."""
+    text = charsets.decode(data, charset).encode("utf-8", "surrogatepass") if charset else data
+    try:
+        return text if _in_set(text, charset) == data else data
+    except CorruptError:
+        return data
 
 
 def _coded(content: bytes, length: int, end: bytes) -> bytes:
@@ -77,56 +146,90 @@ def _coded(content: bytes, length: int, end: bytes) -> bytes:
     return b"".join(letters[i : i + length] + end for i in range(0, len(letters), length))
 
 
-def _decoded(coded: bytes, length: int, end: bytes) -> bytes | None:
-    """The text of a part in base64, with its marks; None where it is none."""
+def _decoded(coded: bytes, length: int, end: bytes, charset: int) -> bytes | None:
+    """The text of a part in base64, with its marks, in UTF-8 or else this set; None where it is none."""
     try:
         content = b64decode(coded.replace(end, b"") if end else coded, validate=True)
-        if max(content.decode(), default="") >= chr(MARK) or _coded(content, length, end) != coded:
-            return None
-    except (Error, ValueError):
+    except Error:
         return None
-    return chr(MARK + BASE64 + length // 4 + (CRLF if end == b"\r\n" else 0)).encode() + content + END
+    if _coded(content, length, end) != coded:
+        return None
+    try:
+        content.decode()
+        charset = 0
+    except UnicodeDecodeError:
+        if charset == 0 or _is_binary(content) or (text := _of_set(content, charset)) == content:
+            return None
+        content = text
+    if _MARKS.search(content):
+        return None
+    begin = chr(MARK + BASE64 + length // 4 + (CRLF if end == b"\r\n" else 0)).encode()
+    return begin + _mark_of_set(charset) + content + END
 
 
-def _of_lines(run: re.Match[bytes]) -> bytes:
+def _is_binary(content: bytes) -> bool:
+    return 100 * len(_CONTROL.findall(content)) > len(content)
+
+
+def _of_lines(run: bytes, charset: int) -> bytes:
     """Lines that may be base64."""
-    first = run[0][: run[0].index(b"\n") + 1]
+    first = run[: run.index(b"\n") + 1]
     end = b"\r\n" if first.endswith(b"\r\n") else b"\n"
     length = len(first) - len(end)
     if length % 4:
-        return run[0]
-    lines, used = run[0].split(b"\n"), 1
+        return run
+    lines, used = run.split(b"\n"), 1
     while used < len(lines) - 1 and len(lines[used - 1]) + 1 == len(first):  # up to the first shorter one
         used += 1
     coded = b"\n".join(lines[:used]) + b"\n"
-    return (_decoded(coded, length, end) or coded) + b"\n".join(lines[used:])
+    return (_decoded(coded, length, end, charset) or coded) + b"\n".join(lines[used:])
 
 
 def _of_quoted(lines: list[bytes]) -> Iterator[bytes]:
     """Lines with those in quoted-printable, joined over their soft breaks, as what they stand for."""
-    limit, latest, i = 0, USUAL, 0
+    state, latest, named, i = (0, 0), USUAL, 0, 0
     while i < len(lines):
         j = i
         while j < len(lines) - 1 and lines[j].endswith((b"=\n", b"=\r\n")):
             j += 1
-        if j > i or _POINTS.search(lines[i]):
-            text, latest = _unquoted(lines[i : j + 1], latest)
+        if name := _NAMED.search(lines[i]):
+            named = _set(name[1])
+        if j > i or (_OCTETS if named else _POINTS).search(lines[i]):
+            text, latest, charset = _unquoted(lines[i : j + 1], latest, named)
             if text:
-                if limit != latest:
-                    yield _turn(latest)
+                charset = state[1] if charset is None else charset
+                if state != (latest, charset):
+                    state = latest, charset
+                    yield _turn(*state)
                 yield text
-                limit, i = latest, j + 1
+                i = j + 1
                 continue
         for line in lines[i : j + 1]:
-            if limit and not (line.isascii() and len(line.rstrip(b"\r\n")) <= limit):
-                limit = 0
-                yield _turn(limit)
+            if line.isascii():
+                if state[0] and len(line.rstrip(b"\r\n")) > state[0]:
+                    state = 0, state[1]
+                    yield _turn(*state)
+            else:
+                text = line if _is_utf_8(line) else _of_set(line, named)
+                charset = named if text != line else 0
+                if state != (0, charset):
+                    state = 0, charset
+                    yield _turn(*state)
+                line = text
             yield line
         i = j + 1
 
 
-def _turn(limit: int) -> bytes:
-    return chr(MARK + TURN + limit).encode()
+def _turn(limit: int, charset: int) -> bytes:
+    return chr(MARK + TURN + limit).encode() + _mark_of_set(charset)
+
+
+def _is_utf_8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _end_of(line: bytes) -> bytes:
@@ -144,13 +247,13 @@ def _next_break(letters: bytes, at: int, room: int) -> int:
     return end
 
 
-def _unquoted(lines: list[bytes], latest: int) -> tuple[bytes, int]:
-    """The text of a line and those before it that end in soft breaks, and the limit with which it comes back, the latest
-    one if possible. No text where these seem to be something else."""
+def _unquoted(lines: list[bytes], latest: int, named: int) -> tuple[bytes, int, int | None]:
+    """The text of a line and those before it that end in soft breaks, the limit with which it comes back, the latest one
+    if possible, and its character set, if only one does. No text where these seem to be something else."""
     whole, last = b"".join(lines), _end_of(lines[-1])
     soft = b"=" + (last or b"\n")
     if not whole.isascii() or not all(line.endswith(soft) for line in lines[:-1]):
-        return b"", latest
+        return b"", latest, None
     contents = [line[: -len(soft)] for line in lines[:-1]] + [lines[-1][: len(lines[-1]) - len(last)]]
     longest = max(map(len, contents[:-1]), default=0)
     for limit in (latest, longest, longest + 1, longest + 2):  # = and its digits may not have fitted anywhere
@@ -162,9 +265,26 @@ def _unquoted(lines: list[bytes], latest: int) -> tuple[bytes, int]:
         limit = latest
         text, _ = _joined(contents, limit)
         if not _OCTET.search(whole):
-            return b"", latest
-    text = _POINTS.sub(_characters, text) + last
-    return (text, limit) if _quoted(text, limit) == whole else (b"", latest)
+            return b"", latest, None
+    charset = None
+    if _OCTETS.search(text):
+        charset = named if named and not _is_utf_8(_MARK_OF_BREAK.sub(b"", _OCTETS.sub(_octets, text))) else 0
+    if charset:
+        parts = (
+            part if part in (BREAK, JOIN) else _of_set(_OCTETS.sub(_octets, part), named)
+            for part in _MARK_OF_BREAK.split(text)
+        )
+        text = b"".join(parts)
+    elif charset == 0:
+        text = _POINTS.sub(_characters, text)
+    return (text + last, limit, charset) if _comes_back(text + last, limit, charset, whole) else (b"", latest, None)
+
+
+def _comes_back(text: bytes, limit: int, charset: int | None, whole: bytes) -> bool:
+    try:
+        return _quoted(text, limit, charset or 0) == whole
+    except CorruptError:
+        return False
 
 
 def _joined(contents: list[bytes], limit: int) -> tuple[bytes, bool]:
@@ -185,16 +305,16 @@ def _joined(contents: list[bytes], limit: int) -> tuple[bytes, bool]:
     return bytes(text), regular
 
 
+def _octets(run: re.Match[bytes]) -> bytes:
+    return bytes.fromhex(run[0].replace(b"=", b"").decode())
+
+
 def _characters(run: re.Match[bytes]) -> bytes:
-    content = bytes.fromhex(run[0].replace(b"=", b"").decode())
-    try:
-        content.decode()
-    except UnicodeDecodeError:
-        return run[0]
-    return content
+    content = _octets(run)
+    return content if _is_utf_8(content) else run[0]
 
 
-def _quoted(line: bytes, limit: int) -> bytes:
+def _quoted(line: bytes, limit: int, charset: int) -> bytes:
     """A line of text in quoted-printable."""
     if len(line) <= limit and line.isascii():
         return line
@@ -205,7 +325,7 @@ def _quoted(line: bytes, limit: int) -> bytes:
             coded += soft if part == BREAK else b""
             column = 0
             continue
-        letters, at = _ABOVE.sub(lambda run: b"=" + run[0].hex("=").upper().encode(), part), 0
+        letters, at = _ABOVE.sub(lambda run: b"=" + run[0].hex("=").upper().encode(), _in_set(part, charset)), 0
         while (due := _next_break(letters, at, limit - column)) < len(letters):
             coded += letters[at:due] + soft
             at, column = due, 0

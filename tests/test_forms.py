@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.charsets import table
-from lmcompress import compress, decompress, forms, mail, modelfile
+from lmcompress import charsets, compress, decompress, forms, mail, modelfile
 from lmcompress.errors import CorruptError, UnsupportedError
 
 SAMPLES = Path(__file__).parent.parent / "corpora" / "samples"
@@ -28,7 +28,7 @@ JAPANESE = (
     * 20
 )
 ASCII = "".join(map(chr, range(128)))
-NAMES = {v: k for k, v in (forms.UTF_16 | forms.CHARSETS).items()}
+NAMES = {v: k for k, v in (forms.UTF_16 | charsets.CHARSETS).items()}
 
 
 def cost(text: bytes) -> int:
@@ -46,7 +46,7 @@ def there_and_back(data: bytes) -> tuple[int, bytes]:
     [
         *((text, name) for text in (ENGLISH, GERMAN, CHINESE, RUSSIAN) for name in forms.UTF_16.values()),
         (GERMAN, "cp1252"), (CHINESE, "gbk"), (JAPANESE, "cp932"), (JAPANESE, "euc-jp"),
-        *((RUSSIAN, name) for name in forms.CYRILLIC.values()),
+        *((RUSSIAN, name) for name in charsets.CYRILLIC.values()),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
@@ -83,7 +83,7 @@ def test_a_block_may_begin_and_end_inside_a_character_and_have_wrong_bytes(chars
         + "\udc00".encode("utf-16-le", "surrogatepass")
     )
     assert there_and_back(lone)[0] == NAMES["utf-16-le"]
-    twin = CHINESE.encode("utf-16-le") + chr(forms.ESCAPE + 7).encode("utf-16-le")  # would come back as the byte 7
+    twin = CHINESE.encode("utf-16-le") + chr(charsets.ESCAPE + 7).encode("utf-16-le")  # would come back as the byte 7
     assert there_and_back(twin) == (forms.PLAIN, twin)
 
 
@@ -92,7 +92,7 @@ def test_a_block_may_begin_and_end_inside_a_character_and_have_wrong_bytes(chars
 def test_anything_comes_back(data: bytes) -> None:
     there_and_back(data)
     there_and_back(data.replace(b"\n", b"\r\n"))
-    for charset in forms.CHARSETS:
+    for charset in charsets.CHARSETS:
         try:
             assert forms.to_data(charset, forms._decode(data, charset, 0), len(data)) is not None
         except CorruptError:
@@ -196,16 +196,16 @@ def test_text_that_no_content_has_is_refused(form: int, text: bytes, size: int) 
 
 def test_the_tables_are_what_they_are_for_ever() -> None:
     assert (
-        hashlib.sha256(forms.TABLES.read_bytes()).hexdigest()
+        hashlib.sha256(charsets.TABLES.read_bytes()).hexdigest()
         == "c8c01996c491fcfbe0080113ef21d800f705917389bde001b5f1c7cb4e705201"
     )
 
 
-@pytest.mark.parametrize("charset", forms.CHARSETS.values())
+@pytest.mark.parametrize("charset", charsets.CHARSETS.values())
 def test_the_tables_are_those_of_python(charset: str) -> None:
     number = NAMES[charset]
     of_python = {ord(c): int(first, 16) + i for first, run in table(charset).items() for i, c in enumerate(run)}
-    codes = forms._codes(number)
+    codes = charsets._codes(number)
     assert {c: int(codes[c]) for c in (codes >= 128).nonzero()[0]} == of_python
 
 

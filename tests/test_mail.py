@@ -18,6 +18,10 @@ from lmcompress.errors import CorruptError
 SAMPLES = Path(__file__).parent.parent / "corpora" / "samples"
 GERMAN = (SAMPLES / "german_novel.txt").read_bytes().decode("utf-8", "ignore").replace("\r\n", "\n")[:12000]
 CHINESE = (SAMPLES / "chinese_classic.txt").read_bytes().decode("utf-8", "ignore").replace("\r\n", "\n")[:4000]
+RUSSIAN = "Все счастливые семьи похожи друг на друга, каждая несчастливая семья несчастлива по-своему.\n" * 30
+JAPANESE = (
+    "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。何でも薄暗いじめじめした所で泣いていた。\n" * 30
+)
 MIXED = "Plain = simple.\n\n" + CHINESE[:500] + "\n" + GERMAN[:3000] + "\n" + "long line " * 40 + "\nend=\n==\n"
 MARKS = [mail.BREAK, mail.JOIN, mail.END]
 
@@ -91,7 +95,46 @@ def test_messages(text: str, how: str) -> None:
         assert sum(found.count(mark) for mark in MARKS) < 60
 
 
-LETTERS = st.sampled_from([b"=", b"=\n", b"=\r\n", b"\n", b"=E4=BD=A0", b"=C3=A4", b"=3D", "ä".encode(), b"x", b" " * 30, b"4" * 74, b"\xff"])  # fmt: skip
+SETS = [("iso-8859-1", 3, GERMAN), ("windows-1252", 3, GERMAN), ("ISO-8859-2", 4, GERMAN), ("windows-1251", 5, RUSSIAN), ("koi8-r", 6, RUSSIAN),
+        ("gb2312", 8, CHINESE), ("GBK", 8, CHINESE), ("big5", 9, JAPANESE), ("shift_jis", 10, JAPANESE), ("euc-jp", 11, JAPANESE)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "number", "text"), SETS)
+@pytest.mark.parametrize("how", [quopri.encodestring, base64.encodebytes, bytes])
+def test_what_is_said_to_be_in_another_character_set_is_read(name: str, number: int, text: str, how) -> None:
+    codec = "cp932" if name == "shift_jis" else name
+    content = text.encode(codec, "ignore")
+    data = b'Content-Type: text/plain; charset="%b"\n\n%b' % (name.encode(), how(content))
+    box = data + b"\ncharset=utf-8\n" + quopri.encodestring(CHINESE.encode()) + "äöü\n".encode()
+    found = there_and_back(box)
+    assert found.count(mail._mark_of_set(number)) in range(1, 4)
+    lines = [
+        line
+        for line in content.decode(codec).splitlines()
+        if "=" not in line and line == line.rstrip() and not line.isascii()
+    ]
+    assert sum(line.encode() in found for line in lines) > 0.95 * len(lines) > 0
+    assert CHINESE[:1000].encode() in found
+    word = b"Subject: =?%b?B?%b?=\n" % (name.encode(), base64.b64encode(content[:40]))
+    assert mail._mark_of_set(number) in there_and_back(word) and content[:30].decode(
+        codec, "ignore"
+    ).encode() in there_and_back(word)
+
+
+@pytest.mark.parametrize(("name", "number", "text"), SETS)
+def test_what_is_not_in_the_set_that_is_named_comes_back(name: str, number: int, text: str) -> None:
+    head = b"charset=%b\n" % name.encode()
+    for content in (
+        bytes(range(256)) * 5,
+        "中ä".encode() * 50 + b"\xff\n" * 3,
+        b"\xe9\n=E9\n" * 100,
+        b"=81A=\n=81=41 =C4=E3=C4=A3\n" * 9,
+    ):
+        for data in (content, quopri.encodestring(content), base64.encodebytes(content)):
+            there_and_back(head + data + b"=\n")
+
+
+LETTERS = st.sampled_from([b"charset=gbk\n", b"charset=koi8-r\n", b"charset=utf-8\n", b"=C4=E3", b"=C4", b"\xc4\xe3", b"=", b"=\n", b"=\r\n", b"\n", b"=E4=BD=A0", b"=C3=A4", b"=3D", "ä".encode(), b"x", b" " * 30, b"4" * 74, b"\xff"])  # fmt: skip
 LINES = st.text(max_size=120).map(lambda t: base64.encodebytes(t.encode("utf-8", "surrogatepass")))
 WORDS = st.text(max_size=30).map(lambda t: b"=?utf-8?b?" + base64.b64encode(t.encode("utf-8", "surrogatepass")) + b"?=")
 
@@ -104,18 +147,19 @@ def test_anything_comes_back(data: bytes) -> None:
         assert mail.to_data(text, max(len(data), 1)) == data
 
 
-def turn(limit: int) -> bytes:
-    return chr(mail.MARK + mail.TURN + limit).encode()
+def turn(limit: int, charset: int = 0) -> bytes:
+    return chr(mail.MARK + mail.TURN + limit).encode() + mail._mark_of_set(charset)
 
 
-def begin(quarter: int) -> bytes:
-    return chr(mail.MARK + mail.BASE64 + quarter).encode()
+def begin(quarter: int, charset: int = 0) -> bytes:
+    return chr(mail.MARK + mail.BASE64 + quarter).encode() + mail._mark_of_set(charset)
 
 
 @pytest.mark.parametrize(
     "text",
     [
         mail.END, begin(19) + b"text", begin(19) + b"a" + begin(19) + b"b" + mail.END, b"a" + mail.END + begin(0),
+        begin(0, 6) + b"\xff" + mail.END, begin(0, 3) + "中".encode() + mail.END, turn(0, 8) + b"\xff", turn(75, 5) + "ä".encode(),
         begin(0) + b"a" + mail.END + mail.END, turn(1) + "ää".encode(), turn(15) + b"a", turn(20) + "ä".encode() * 1000,
     ],
 )  # fmt: skip
@@ -127,7 +171,11 @@ def test_marks_out_of_place_are_refused(text: bytes) -> None:
 @settings(deadline=None, max_examples=300)
 @given(
     st.lists(
-        st.sampled_from([*MARKS, turn(0), turn(16), turn(75), begin(0), begin(19), begin(51)]) | LETTERS, max_size=40
+        st.sampled_from(
+            [*MARKS, turn(0), turn(16), turn(75), turn(75, 3), turn(0, 8), begin(0), begin(19), begin(51), begin(0, 12)]
+        )
+        | LETTERS,
+        max_size=40,
     )
 )
 def test_no_text_does_anything_else(parts: list[bytes]) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import re
 from pathlib import Path
 from unittest import mock
+from urllib.parse import quote
 
 import lmcompress
-from lmcompress import LMCompressor, forms
+from lmcompress import LMCompressor, charsets, forms
 from lmcompress.methods import LEVELS
 
 HERE = Path(__file__).parent
@@ -17,6 +20,19 @@ TOY = HERE / "toy.lmm"  # lmcompress train --config tests/golden/toy.json --data
 SAMPLES = Path(__file__).parents[2] / "corpora" / "samples"
 TEXT = (SAMPLES / "alice29.txt").read_bytes()
 CHINESE = (SAMPLES / "chinese_classic.txt").read_bytes()[:4500].decode("utf-8", "ignore")
+
+
+NOTED = "Größe, 漢字かなカナ 한글 \U0001f600 " + CHINESE[:300]
+ASCII = "".join(map(chr, range(128)))
+LETTERS = (
+    "From: a@example.org\n\n" + CHINESE[:700].replace("\n", "") + "\n" + "Größe = 1, " * 30 + "\n" + "x" * 200 + "\n"
+)
+
+
+def quoted(content: bytes) -> bytes:
+    """In quoted-printable with lines of 76 characters, without soft breaks where it has LF."""
+    lines = [re.sub(b"[=\x80-\xff]", lambda octet: b"=%02X" % octet[0][0], line) for line in content.splitlines()]
+    return b"".join(b"=\n".join(re.findall(b"(?:=..|[^=]){1,25}", line)) + b"\n" for line in lines)
 
 
 def archives() -> dict[str, tuple[bytes, bytes]]:
@@ -48,7 +64,16 @@ def archives() -> dict[str, tuple[bytes, bytes]]:
         ("capitals", forms.PLAIN, TEXT[47_000:49_000].upper() + b"or not"),
         ("utf-16-be", 2, TEXT[41_000:42_000].decode().encode("utf-16-be")),
         *((name, charset, "Ґрати! Größe? 漢字かなカナ 한글\n".encode(name, "ignore").replace(b"\x8f", b"") + b"\xff\n" + TEXT[50_000:51_000])
-          for charset, name in forms.CHARSETS.items()),
+          for charset, name in charsets.CHARSETS.items()),
+        ("percent", 15, quote(NOTED, safe=ASCII).encode() + b"%41 %c3 \xff" + TEXT[51_000:52_000]),
+        ("percent-small", 16, re.sub("%..", lambda octet: octet[0].lower(), quote(NOTED, safe=ASCII)).encode() + TEXT[52_000:53_000]),
+        ("references", 17, NOTED.encode("ascii", "xmlcharrefreplace") + b"&#65; &#0228;" + TEXT[53_000:54_000]),
+        ("references-hex", 18, re.sub("[^\0-\x7f]", lambda c: f"&#x{ord(c[0]):x};", NOTED).encode() + TEXT[54_000:55_000]),
+        ("references-hex-capital", 19, re.sub("[^\0-\x7f]", lambda c: f"&#x{ord(c[0]):X};", NOTED).encode() + TEXT[55_000:56_000]),
+        ("mail", forms.PLAIN, LETTERS.encode() + quoted(LETTERS.encode()) + b"=E4=BD\n=E4=BD=A0" + b"y" * 150 + b"=\n=E4=BD=A0\n" + base64.encodebytes(LETTERS.encode())),
+        ("mail-sets", forms.PLAIN, b"charset=koi8-r\r\n" + quoted("Все счастливые семьи похожи друг на друга\n".encode("koi8-r") * 9)
+         + b"Subject: =?gb2312?B?" + base64.b64encode(CHINESE[:40].encode("gb2312", "ignore")) + b"?=\n" + b"charset=gbk\n"
+         + base64.encodebytes(CHINESE[:400].encode("gbk")).replace(b"\n", b"\r\n") + "charset=iso-8859-1\nGröße\n".encode("latin-1")),
     ):  # fmt: skip
         with mock.patch.object(forms, "_charset", return_value=(charset, 0)):  # the toy's costs are those of English
             made[name] = (lmcompress.compress(content, model=TOY), content)
