@@ -1,6 +1,6 @@
 """The form of a text: what it is written in, where that is not UTF-8 with lines that end in LF, which models know best.
 
-Knows: character sets, notations of characters in ASCII, line ends, capitals. Does not know: tokens, blocks. A form is a
+Knows: character sets, notations of characters in ASCII, mail, strings of JSON, line ends, capitals. Does not know: tokens, blocks. A form is a
 number: a character set or notation (0: the bytes are left as they are), and flags. LINES: an LF of the text stands for CR LF; RETURNS: CR and LF stand for each other;
 CAPITALS: so do a to z and A to Z. Any bytes come back: those that are not of the set stand in the text as code points from
 ESCAPE on, an LF that is alone among LINES as FF LF.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmcompress import charsets, mail
+from lmcompress import charsets, mail, strings
 from lmcompress.charsets import ASIAN, CHARSETS, CHUNK, CYRILLIC, ESCAPE, ESCAPING, LATIN
 from lmcompress.errors import CorruptError, UnsupportedError
 
@@ -23,6 +23,7 @@ PLAIN, CAPITALS, RETURNS, LINES = 0, 0x20, 0x40, 0x80
 FLAGS = CAPITALS | RETURNS | LINES
 UTF_16 = {1: "utf-16-le", 2: "utf-16-be"}
 MAIL = 20
+STRINGS = {0: 21, 13: 22, 14: 23}  # with the escapes of JSON's strings, by the set or notation without
 SAVED = 64  # bytes, from which on too
 GROWTH = 4  # bytes of text for each of content, at most
 SAMPLE, SAMPLES = 16384, 4  # bytes of one, and how many
@@ -60,21 +61,23 @@ def _units(digit: str, form: str) -> Notation:
     )  # fmt: skip
 
 
-def _octets(case: Callable[[str], str]) -> Notation:
-    """% and the digits of UTF-8's bytes, as in addresses (RFC 3986)."""
+def _octets(mark: str, case: Callable[[str], str]) -> Notation:
+    """A mark and two digits for each of UTF-8's bytes, as in addresses (RFC 3986) and in logs."""
 
     def read(run: str) -> str:
         try:
-            return bytes.fromhex(run.replace("%", "")).decode()
+            return bytes.fromhex(run.replace(mark, "")).decode()
         except UnicodeDecodeError:
             return run
 
-    later = "%[89AB][0-9A-F]"
-    return Notation(
-        re.compile(case(f"(?:%[CD][0-9A-F]{later}|%E[0-9A-F]{later}{later}|%F[0-4]{later}{later}{later})+")),
-        read,
-        lambda run: case("%" + run.encode("utf-8", "surrogatepass").hex("%")),
-    )
+    def write(run: str) -> str:
+        digits = case(run.encode("utf-8", "surrogatepass").hex())
+        return "".join(mark + digits[i : i + 2] for i in range(0, len(digits), 2))
+
+    lead = re.escape(mark)
+    later = lead + case("[89AB][0-9A-F]")
+    two, three, four = (lead + case(first) for first in ("[CD][0-9A-F]", "E[0-9A-F]", "F[0-4]"))
+    return Notation(re.compile(f"(?:{two}{later}|{three}{later}{later}|{four}{later}{later}{later})+"), read, write)
 
 
 def _references(pattern: str, base: int, form: str) -> Notation:
@@ -93,9 +96,10 @@ def _references(pattern: str, base: int, form: str) -> Notation:
 
 
 NOTATIONS = {
-    13: _units("a-f", "%04x"), 14: _units("A-F", "%04X"), 15: _octets(str.upper), 16: _octets(str.lower),
+    13: _units("a-f", "%04x"), 14: _units("A-F", "%04X"), 15: _octets("%", str.upper), 16: _octets("%", str.lower),
     17: _references("&#([1-9][0-9]{2,6});", 10, "&#%d;"), 18: _references("&#x([1-9a-f][0-9a-f]{1,5});", 16, "&#x%x;"),
     19: _references("&#x([1-9A-F][0-9A-F]{1,5});", 16, "&#x%X;"),
+    24: _octets("\\x", str.upper), 25: _octets("\\x", str.lower),
 }  # fmt: skip
 
 
@@ -105,10 +109,11 @@ def to_text(data: bytes, cost: Cost, flags: int = FLAGS) -> tuple[int, bytes]:
     charset, odd = _charset(data, cost)
     text, form = _decode(data, charset, odd), charset
     if charset not in UTF_16 and (letters := mail.to_text(data)) != data:
-        if (charset == PLAIN and len(letters) <= len(data) - SAVED) or _whole(letters, cost) < GAIN * _whole(
-            text, cost
-        ):
+        shorter = charset == PLAIN and len(letters) <= len(data) - SAVED
+        if shorter or _whole(letters, cost) < GAIN * _whole(text, cost):
             text, form = letters, MAIL
+    if form in STRINGS and (opened := strings.to_text(text)) != text:
+        text, form = opened, STRINGS[form]
     n_cr, n_lf, n_both = text.count(b"\r"), text.count(b"\n"), text.count(b"\r\n")
     if 2 * n_both > n_lf and flags & LINES:
         text, form = text.replace(b"\n", b"\xff\n").replace(b"\r\xff\n", b"\n"), form | LINES
@@ -130,7 +135,7 @@ def to_data(form: int, text: bytes, size: int) -> bytes:
     """The content of `size` bytes that has this form and text. Raises CorruptError where there is none, UnsupportedError
     for a form that is reserved."""
     charset = form & ~FLAGS
-    if charset not in (PLAIN, *UTF_16, *CHARSETS, *NOTATIONS, MAIL):
+    if charset not in (PLAIN, *UTF_16, *CHARSETS, *NOTATIONS, MAIL, *STRINGS.values()):
         raise UnsupportedError(f"a block's text is in the form {form}, which is reserved; a later version is needed")
     if form & CAPITALS:
         text = text.translate(_CAPITALS)
@@ -138,6 +143,9 @@ def to_data(form: int, text: bytes, size: int) -> bytes:
         text = text.translate(_RETURNS)
     if form & LINES:
         text = text.replace(b"\n", b"\r\n").replace(b"\xff\r\n", b"\n")
+    if charset in STRINGS.values():
+        text = strings.to_data(text)
+        charset = next(without for without, number in STRINGS.items() if number == charset)
     if charset == MAIL:
         data = mail.to_data(text, size)
     else:

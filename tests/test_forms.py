@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
+import quopri
 import random
 import re
 from collections.abc import Callable
@@ -15,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.charsets import table
-from lmcompress import charsets, compress, decompress, forms, mail, modelfile
+from lmcompress import charsets, compress, decompress, forms, mail, modelfile, strings
 from lmcompress.errors import CorruptError, UnsupportedError
 
 SAMPLES = Path(__file__).parent.parent / "corpora" / "samples"
@@ -117,8 +119,6 @@ def test_old_macs_and_telegrams() -> None:
 
 
 def test_escapes_of_json_are_characters() -> None:
-    import json
-
     lines = [{"id": i, "text": line} for i, line in enumerate((CHINESE[:3000] + RUSSIAN + "\U0001f600").splitlines())]
     written = json.dumps(lines)
     upper = re.sub(r"\\u....", lambda e: "\\u" + e[0][2:].upper(), written)
@@ -145,6 +145,8 @@ NOTED = CHINESE[:3000] + RUSSIAN[:500] + GERMAN[:3000] + "\U0001f600\U0010feff"
     [
         (15, lambda text: quote(text, safe=ASCII)),
         (16, lambda text: re.sub("(%..)+", lambda run: run[0].lower(), quote(text, safe=ASCII))),
+        (24, lambda text: re.sub("%(..)", r"\\x\1", quote(text, safe=ASCII))),
+        (25, lambda text: re.sub("%(..)", lambda octet: "\\x" + octet[1].lower(), quote(text, safe=ASCII))),
         (17, lambda text: text.encode("ascii", "xmlcharrefreplace").decode()),
         (18, lambda text: re.sub("[^\0-\x7f]", lambda c: f"&#x{ord(c[0]):x};", text)),
         (19, lambda text: re.sub("[^\0-\x7f]", lambda c: f"&#x{ord(c[0]):X};", text)),
@@ -154,13 +156,60 @@ def test_addresses_and_references_of_html_are_characters(number: int, write: Cal
     written = write(NOTED)
     assert written.isascii() and len(written) > 2 * len(NOTED)
     assert there_and_back(written.encode()) == (number, NOTED.encode())
-    odd = "100 % &#65; &#0228; &#x0e4; &#1114111; &#9999999; &#55357; %41 %c3 %C3 %C3%41 %E0%80%80 %ED%A0%80 &#xd800;&#xDFFF; &#xe4"
+    odd = "\\x41 \\xc3 \\xE0\\x80\\x80 100 % &#65; &#0228; &#x0e4; &#1114111; &#9999999; &#55357; %41 %c3 %C3 %C3%41 %E0%80%80 %ED%A0%80 &#xd800;&#xDFFF; &#xe4"
     for part in (written[1:], written[2:-3], written + odd):
         form, text = there_and_back(part.encode())
         assert form == number and len(text) < len(part)
     form, text = there_and_back(written.encode() + b"\xff\xc3\xa9\r")
     assert form == number and text.endswith("\U0010ffff\U0010ffc3\U0010ffa9\r".encode())
     assert there_and_back(NOTED.encode()) == (forms.PLAIN, NOTED.encode())
+
+
+def test_strings_of_json_are_their_text() -> None:
+    for content in (GERMAN[:9000], CHINESE, 'a\\b\tc\\"d"\r\n' * 50 + CHINESE):
+        parts = [content[i : i + 900] for i in range(0, len(content), 900)]
+        for ascii, number in ((False, 21), (True, 22)):
+            written = "\n".join(json.dumps({"n": i, "text": part}, ensure_ascii=ascii) for i, part in enumerate(parts))
+            form, text = there_and_back(written.encode())
+            assert form == number and all(part.encode() in text for part in parts if part.count("\n") >= strings.LEAST)
+        upper = re.sub(r"\\u....", lambda e: "\\u" + e[0][2:].upper(), written)
+        assert there_and_back(upper.encode())[0] == 23
+        for part in (
+            written[1:-1],
+            written[4:] + '"\\',
+            written.replace("{", "\\"),
+            written + "\\/\\b" * 99,
+            written.replace("\n", "\r\n"),
+        ):
+            there_and_back(part.encode())
+    twin = json.dumps(parts, ensure_ascii=False).encode() + strings.END
+    assert there_and_back(twin) == (forms.PLAIN, twin)
+    rare = json.dumps(["one\ntwo"] * 100).encode()
+    assert there_and_back(rare) == (forms.PLAIN, rare)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(
+            ['"', "\\", "n", "t", "u00e9", "/", "\n", "\r", "\t", "x", "é", '"\\n\\n\\n\\n\\n\\n"', "\\\\\\\\\\\\"]
+        ),
+        max_size=60,
+    )
+)
+def test_any_strings_come_back(parts: list[str]) -> None:
+    data = "".join(parts).encode()
+    assert strings.to_data(strings.to_text(data)) == data
+    there_and_back(data)
+
+
+@pytest.mark.parametrize(
+    "text", [strings.END, strings.OPEN + b"a", strings.OPEN * 2 + strings.END, strings.OPEN + strings.END * 2]
+)
+@pytest.mark.parametrize("form", forms.STRINGS.values())
+def test_marks_of_strings_out_of_place_are_refused(form: int, text: bytes) -> None:
+    with pytest.raises(CorruptError):
+        forms.to_data(form, text, 10)
 
 
 def test_mail_is_read_where_that_saves_something() -> None:
@@ -176,7 +225,7 @@ def test_mail_is_read_where_that_saves_something() -> None:
     assert there_and_back(twin) == (forms.PLAIN, twin)
 
 
-@pytest.mark.parametrize("form", [21, 0x1F, 0xFF])
+@pytest.mark.parametrize("form", [26, 0x1F, 0xFF])
 def test_unknown_forms_are_refused(form: int) -> None:
     with pytest.raises(UnsupportedError, match="a later version"):
         forms.to_data(form, b"text", 4)
@@ -213,6 +262,9 @@ def test_the_tables_are_those_of_python(charset: str) -> None:
 def test_archives_of_other_forms_are_no_larger(level: int) -> None:
     text = CHINESE[:3000]
     plain = len(compress(text.encode(), level))
-    for data in (text.encode("gbk", "ignore"), text.encode("utf-16-le"), text.replace("\n", "\r\n").encode()):
+    others = [text.encode("gbk", "ignore"), text.encode("utf-16-le"), text.replace("\n", "\r\n").encode()]
+    others += [base64.encodebytes(text.encode()), quopri.encodestring(text.encode()), quote(text, safe=ASCII).encode()]
+    others += [text.encode("ascii", "xmlcharrefreplace"), json.dumps([text]).encode()]
+    for data in others:
         archive = compress(data, level)
         assert decompress(archive) == data and len(archive) < 1.03 * plain

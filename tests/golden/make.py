@@ -29,6 +29,9 @@ LETTERS = (
 )
 
 
+STRINGS = [f"{i}: " + TEXT[56_000 + 900 * i : 56_900 + 900 * i].decode() + '"\t\\' for i in range(3)]
+
+
 def quoted(content: bytes) -> bytes:
     """In quoted-printable with lines of 76 characters, without soft breaks where it has LF."""
     lines = [re.sub(b"[=\x80-\xff]", lambda octet: b"=%02X" % octet[0][0], line) for line in content.splitlines()]
@@ -67,6 +70,8 @@ def archives() -> dict[str, tuple[bytes, bytes]]:
           for charset, name in charsets.CHARSETS.items()),
         ("percent", 15, quote(NOTED, safe=ASCII).encode() + b"%41 %c3 \xff" + TEXT[51_000:52_000]),
         ("percent-small", 16, re.sub("%..", lambda octet: octet[0].lower(), quote(NOTED, safe=ASCII)).encode() + TEXT[52_000:53_000]),
+        ("octets", 25, re.sub("%(..)", lambda octet: "\\x" + octet[1].lower(), quote(NOTED, safe=ASCII)).encode() + TEXT[60_000:61_000]),
+        ("octets-capital", 24, re.sub("%(..)", r"\\x\1", quote(NOTED, safe=ASCII)).encode() + b"\xff" + TEXT[61_000:62_000]),
         ("references", 17, NOTED.encode("ascii", "xmlcharrefreplace") + b"&#65; &#0228;" + TEXT[53_000:54_000]),
         ("references-hex", 18, re.sub("[^\0-\x7f]", lambda c: f"&#x{ord(c[0]):x};", NOTED).encode() + TEXT[54_000:55_000]),
         ("references-hex-capital", 19, re.sub("[^\0-\x7f]", lambda c: f"&#x{ord(c[0]):X};", NOTED).encode() + TEXT[55_000:56_000]),
@@ -74,6 +79,9 @@ def archives() -> dict[str, tuple[bytes, bytes]]:
         ("mail-sets", forms.PLAIN, b"charset=koi8-r\r\n" + quoted("Все счастливые семьи похожи друг на друга\n".encode("koi8-r") * 9)
          + b"Subject: =?gb2312?B?" + base64.b64encode(CHINESE[:40].encode("gb2312", "ignore")) + b"?=\n" + b"charset=gbk\n"
          + base64.encodebytes(CHINESE[:400].encode("gbk")).replace(b"\n", b"\r\n") + "charset=iso-8859-1\nGröße\n".encode("latin-1")),
+        ("strings", forms.PLAIN, json.dumps([*STRINGS, CHINESE[:200] * 2], ensure_ascii=False).encode() + b'"\\/"'),
+        ("strings-escapes", 13, json.dumps([*STRINGS, CHINESE[:200] * 2, "\b" * 9]).encode() + b"\xff"),
+        ("strings-escapes-capital", 14, b'"\\u6BCF\\t\\t\\t\\t\\t\\r" \\u00e9 ' + json.dumps(STRINGS).encode()),
     ):  # fmt: skip
         with mock.patch.object(forms, "_charset", return_value=(charset, 0)):  # the toy's costs are those of English
             made[name] = (lmcompress.compress(content, model=TOY), content)
