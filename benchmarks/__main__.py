@@ -82,6 +82,7 @@ def carry_out(study: str, works: list[Work], effort: Effort, out: Path | None, a
     """Measures all works whose row is not in `out` yet; each row is kept as soon as it is known."""
     out = out or results.RESULTS / dated()
     done = {row.key(): row for row in results.latest(results.read(out, Row))}
+    here = results.processor_of(measure.circumstances()["machine"])
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -94,7 +95,7 @@ def carry_out(study: str, works: list[Work], effort: Effort, out: Path | None, a
         task = progress.add_task(study, total=len(works))
         for codec, source, threads, piece in works:
             progress.update(task, description=f"{codec.name} {source.name}" + (f" in {piece:,}" if piece else ""))
-            row = done.get((study, codec.name, threads, source.sha256, piece))
+            row = done.get((here, study, codec.name, threads, source.sha256, piece))
             if row is None or again or row.version != codec.version():
                 row = measure.measure(codec, source, study, effort, threads, piece)
                 results.append(out, row)

@@ -63,7 +63,7 @@ class Breakdown(Record):
     elapsed: float
 
     def key(self) -> tuple[Any, ...]:
-        return (self.level, self.direction, self.threads, self.sha256)
+        return (self.processor, self.level, self.direction, self.threads, self.sha256)
 
 
 class InTurn:
@@ -195,13 +195,20 @@ def measured(path: Path, level: int, threads: int, limit: int, repeats: int) -> 
 
 def table(rows: Iterable[Breakdown]) -> list[list[str]]:
     """Microseconds of a token, and shares of the parts' sum."""
-    lines = [["level", "file", "lanes", "direction", "threads", *PARTS.values(), "sum", "elapsed"]]
-    lines.append(["---", "---", "---:", "---", *["---:"] * (3 + len(PARTS))])
+    lines = [["processor", "level", "file", "lanes", "direction", "threads", *PARTS.values(), "sum", "elapsed"]]
+    lines.append(["---", "---", "---", "---:", "---", *["---:"] * (3 + len(PARTS))])
     for row in rows:
         spent = [getattr(row, part) for part in PARTS]
         whole = sum(spent)
         lines.append(
-            [str(row.level), f"{row.file} ({row.bytes:,})", str(row.lanes), row.direction, str(row.threads)]
+            [
+                row.processor,
+                str(row.level),
+                f"{row.file} ({row.bytes:,})",
+                str(row.lanes),
+                row.direction,
+                str(row.threads),
+            ]
             + [f"{1e6 * s / row.tokens:.1f} ({s / whole:.0%})" for s in spent]
             + [f"{1e6 * s / row.tokens:.1f}" for s in (whole, row.elapsed)]
         )

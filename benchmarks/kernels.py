@@ -44,7 +44,7 @@ class Product(Record):
     peak: float  # the highest that the same kernel reached in the same run, with a large product too
 
     def key(self) -> tuple[Any, ...]:
-        return (self.kernel, self.rows, self.inputs, self.outputs)
+        return (self.processor, self.kernel, self.rows, self.inputs, self.outputs)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Step(Record):
     median: float
 
     def key(self) -> tuple[Any, ...]:
-        return (self.model, self.kernel, self.threads, self.lanes)
+        return (self.processor, self.model, self.kernel, self.threads, self.lanes)
 
 
 def best(action: Callable[[], object], repeats: int = 5) -> float:
@@ -147,13 +147,14 @@ def products_table(products: Iterable[Product]) -> list[list[str]]:
     """10^9 multiply-adds per second, and shares of the peak."""
     products = [p for p in products if (p.inputs, p.outputs) == GEMM]
     table = [
-        ["kernel", *(f"{rows} row{'s' * (rows > 1)}" for rows in ROWS), "peak"],
-        ["---", *["---:"] * (len(ROWS) + 1)],
+        ["processor", "kernel", *(f"{rows} row{'s' * (rows > 1)}" for rows in ROWS), "peak"],
+        ["---", "---", *["---:"] * (len(ROWS) + 1)],
     ]
-    for kernel in dict.fromkeys(p.kernel for p in products):
-        cells = {p.rows: f"{p.rate / 1e9:.0f} ({p.rate / p.peak:.0%})" for p in products if p.kernel == kernel}
-        peak = max(p.peak for p in products if p.kernel == kernel)
-        table.append([kernel, *(cells.get(rows, "") for rows in ROWS), f"{peak / 1e9:,.0f}"])
+    for line in dict.fromkeys((p.processor, p.kernel) for p in products):
+        group = [p for p in products if (p.processor, p.kernel) == line]
+        cells = {p.rows: f"{p.rate / 1e9:.0f} ({p.rate / p.peak:.0%})" for p in group}
+        peak = max(p.peak for p in group)
+        table.append([*line, *(cells.get(rows, "") for rows in ROWS), f"{peak / 1e9:,.0f}"])
     return table
 
 
@@ -161,13 +162,13 @@ def steps_table(steps: Iterable[Step]) -> list[list[str]]:
     """Microseconds of a step: the least, the median."""
     steps = list(steps)
     lanes = sorted({step.lanes for step in steps})
-    table = [["model", "kernel", "threads", *(f"{n} lanes" if n > 1 else "1 lane" for n in lanes)]]
-    table.append(["---", "---", *["---:"] * (1 + len(lanes))])
-    for line in dict.fromkeys((step.model, step.kernel, step.threads) for step in steps):
+    table = [["processor", "model", "kernel", "threads", *(f"{n} lanes" if n > 1 else "1 lane" for n in lanes)]]
+    table.append(["---", "---", "---", *["---:"] * (1 + len(lanes))])
+    for line in dict.fromkeys((step.processor, step.model, step.kernel, step.threads) for step in steps):
         cells = {
             step.lanes: f"{1e6 * step.least:,.0f} / {1e6 * step.median:,.0f}"
             for step in steps
-            if (step.model, step.kernel, step.threads) == line
+            if (step.processor, step.model, step.kernel, step.threads) == line
         }
         table.append([*map(str, line), *(cells.get(n, "") for n in lanes)])
     return table

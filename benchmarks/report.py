@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from benchmarks import breakdown, kernels, results
 from benchmarks.breakdown import Breakdown
 from benchmarks.codecs import CODECS
 from benchmarks.corpora import CORPORA
-from benchmarks.results import Row
+from benchmarks.results import R, Row
 from lmcompress.methods import DEFAULT_LEVEL
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -44,6 +44,11 @@ def by_label(rows: Iterable[Row]) -> dict[str, list[Row]]:
     for row in rows:
         found.setdefault(label(row), []).append(row)
     return found
+
+
+def at_home(records: Sequence[R]) -> list[R]:
+    home = results.home(records) if records else ""
+    return [record for record in records if record.processor == home]
 
 
 def complete(rows: Iterable[Row], count: int) -> dict[str, list[Row]]:
@@ -196,6 +201,26 @@ def characters_table(rows: list[Row], names: dict[str, str]) -> Table:
     return grid(wide, list(MAIN), files, lambda row: (names[row.sha256], row.codec), lambda cell: f"{cell[0].bpc:.3f}")
 
 
+def processors_table(rows: list[Row], count: int) -> Table:
+    """The codecs that did `count` files on several processors."""
+    table = [["codec", "on", "coded bytes", "encode MB/s", "decode MB/s", "memory MB", "", "load"]]
+    table.append(["---", "---", *["---:"] * 6])
+    sets = {
+        name: complete((r for r in rows if r.processor == name), count)
+        for name in dict.fromkeys(r.processor for r in rows)
+    }
+    for codec in next(iter(sets.values()), {}):
+        groups = {name: group[codec] for name, group in sets.items() if codec in group}
+        for name, group in groups.items() if len(groups) > 1 else ():
+            table.append(
+                [codec, name, f"{sum(row.coded_bytes or 0 for row in group):,}"]
+                + [number(speed(group, f"module_{direction}_s")) for direction in ("encode", "decode")]
+                + [memory(group, direction) for direction in ("encode", "decode")]
+                + [f"{max(row.load or 0 for row in group):.1f}"]
+            )
+    return table
+
+
 def small_table(rows: list[Row]) -> Table:
     kept = small_rows(rows)
     titles = {size: f"{size >> 10} KiB" for size in sorted({row.piece for row in kept} - {0})} | {0: "whole"}
@@ -270,8 +295,13 @@ def markdown(table: Table) -> str:
 
 
 def tables(rows: list[Row]) -> dict[str, Table]:
-    """Those of codecs and files."""
+    """Those of codecs and files, on one processor but for the first and the second."""
     found = {"machine": machine_table(rows)}
+    evaluation = collections()["evaluation"]
+    found["processors"] = processors_table(
+        [row for row in rows if row.study == "files" and row.sha256 in evaluation], len(evaluation)
+    )
+    rows = at_home(rows)
     for name, names in collections().items():
         group = [row for row in rows if row.study == "files" and row.sha256 in names]
         if group:
@@ -319,6 +349,7 @@ def write(plots: bool = True, folder: Path = results.RESULTS, docs: Path = DOCS)
     if plots:
         from benchmarks import plot
 
+        rows, breakdowns = at_home(rows), at_home(breakdowns)
         sets = collections()
         measured = {name: [r for r in rows if r.study == "files" and r.sha256 in names] for name, names in sets.items()}
         name = "evaluation" if measured["evaluation"] else "samples"

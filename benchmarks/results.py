@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 RESULTS = Path(__file__).with_name("results")
+
+
+def processor_of(machine: str) -> str:
+    return machine.split(",")[0]
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,10 @@ class Record:
     commit: str
     machine: str
     load: float | None  # processes that wanted to run, on average over the minute before
+
+    @property
+    def processor(self) -> str:
+        return processor_of(self.machine)
 
     def key(self) -> tuple[Any, ...]:
         """What is measured; a later record with the same key replaces this one."""
@@ -67,7 +76,7 @@ class Row(Record):
     took: float | None = None  # seconds in all: every run and every start of a process
 
     def key(self) -> tuple[Any, ...]:
-        return (self.study, self.codec, self.threads, self.sha256, self.piece)
+        return (self.processor, self.study, self.codec, self.threads, self.sha256, self.piece)
 
     def speed(self, direction: str) -> float | None:
         """Bytes per second of "encode" or "decode": in process where that is known, else of the command."""
@@ -96,6 +105,11 @@ def latest(records: Iterable[R]) -> list[R]:
 def read_all(kind: type[R], results: Path = RESULTS) -> list[R]:
     """The latest of all files of that kind."""
     return latest(record for path in sorted((results / kind.folder).glob("*.jsonl")) for record in read(path, kind))
+
+
+def home(records: Iterable[Record]) -> str:
+    """The processor on which most was measured; speeds on others are not beside these."""
+    return Counter(record.processor for record in records).most_common(1)[0][0]
 
 
 def write_csv(path: Path, rows: Iterable[Row]) -> None:
