@@ -263,6 +263,17 @@ def test_report(tmp_path, monkeypatch):
     assert (tmp_path / "docs" / "BENCHMARKS.md").read_text() == page
 
 
+def test_speeds_of_two_processors_are_not_added(text):
+    row = measure.measure(codecs.find("gzip-9"), text, "files", QUICK)
+    fast = dataclasses.replace(row, machine="Quick, 2 cores, 8 GiB", module_encode_s=row.bytes / 2e6, load=0.5)
+    slow = dataclasses.replace(row, machine="Slow, 2 cores, 8 GiB", module_encode_s=row.bytes / 1e6, load=0.5)
+    other = dataclasses.replace(fast, codec="xz-9e")
+    assert results.latest([fast, slow, other]) == [fast, slow, other]
+    assert report.at_home([slow, fast, other]) == [fast, other] and report.at_home([]) == []
+    lines = report.processors_table([fast, slow, other], 1)[2:]
+    assert [line[:2] + [line[3]] for line in lines] == [["gzip-9", "Quick", "2"], ["gzip-9", "Slow", "1"]]
+
+
 def test_time(tmp_path):
     out = tmp_path / "results" / "time" / "a.jsonl"
     arguments = [
