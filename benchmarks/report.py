@@ -47,7 +47,7 @@ def by_label(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def at_home(records: Sequence[R]) -> list[R]:
-    home = results.home(records) if records else ""
+    home = results.home(records)
     return [record for record in records if record.processor == home]
 
 
@@ -202,14 +202,13 @@ def characters_table(rows: list[Row], names: dict[str, str]) -> Table:
 
 
 def processors_table(rows: list[Row], count: int) -> Table:
-    """The codecs that did `count` files on several processors."""
+    """The codecs that did `count` files on several processors, where most was measured first."""
     table = [["codec", "on", "coded bytes", "encode MB/s", "decode MB/s", "memory MB", "", "load"]]
     table.append(["---", "---", *["---:"] * 6])
-    sets = {
-        name: complete((r for r in rows if r.processor == name), count)
-        for name in dict.fromkeys(r.processor for r in rows)
-    }
-    for codec in next(iter(sets.values()), {}):
+    home = results.home(rows)
+    names = sorted({row.processor for row in rows}, key=lambda name: (name != home, name))
+    sets = {name: complete((row for row in rows if row.processor == name), count) for name in names}
+    for codec in sets.get(home, {}):
         groups = {name: group[codec] for name, group in sets.items() if codec in group}
         for name, group in groups.items() if len(groups) > 1 else ():
             table.append(

@@ -109,7 +109,8 @@ def read_all(kind: type[R], results: Path = RESULTS) -> list[R]:
 
 def home(records: Iterable[Record]) -> str:
     """The processor on which most was measured; speeds on others are not beside these."""
-    return Counter(record.processor for record in records).most_common(1)[0][0]
+    counts = Counter(record.processor for record in records)
+    return max(counts, key=counts.__getitem__, default="")
 
 
 def write_csv(path: Path, rows: Iterable[Row]) -> None:
