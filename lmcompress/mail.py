@@ -1,7 +1,6 @@
 """The text of mail: what quoted-printable and base64 (RFC 2045) stand for, where the same bytes can be made of it.
 
-Knows: lines, soft line breaks, encoded words, what character sets are called. Does not know: forms. Marks are code points
-from MARK on:
+Knows: lines, soft line breaks, encoded words, what character sets are called. Does not know: forms. Marks (marks.py):
 TURN + l at the beginning of a line: from there on lines are quoted-printable with at most l characters before the = of a soft
 line break, or, with l = 0, no more. One that is has all bytes above 127 as = and two digits, and a soft line break where the
 next character would be one too many. BREAK: a soft line break here, JOIN: none here; either begins a line as far as the next
@@ -21,9 +20,9 @@ from collections.abc import Iterator
 
 from lmcompress import charsets
 from lmcompress.errors import CorruptError
+from lmcompress.marks import mark, replaced
 
-MARK = 0x10FE00
-BREAK, JOIN, END = (chr(MARK + i).encode() for i in range(3))
+BREAK, JOIN, END = map(mark, range(3))
 SET, BASE64, CRLF, TURN = 0x10, 0x40, 0x20, 0x80
 SHORTEST, USUAL, LONGEST = 16, 75, 127  # limits of quoted-printable lines
 LONG = 60  # characters of a base64 line, at least
@@ -49,13 +48,11 @@ _LETTERS = rb"[A-Za-z0-9+/]"
 _CODED_LINES = re.compile(rb"(?m)^%b{%d,124}\r?\n(?:%b{2,124}={0,2}\r?\n)*" % (_LETTERS, LONG, _LETTERS))
 _CODED_WORD = re.compile(rb"(=\?([A-Za-z0-9_-]{1,40})\?[Bb]\?)(%b{3,}={0,2})(?=\?=)" % _LETTERS)
 _MARK_OF_BREAK = re.compile(b"(" + BREAK + b"|" + JOIN + b")")
-_MARK_OF_SET = chr(MARK + SET).encode()[:3] + b"[\x93-\x9c]"
-_MARK_OF_TURN = re.compile(b"(" + chr(MARK + TURN).encode()[:2] + b"[\xba\xbb][\x80-\xbf])(" + _MARK_OF_SET + b")?")
-_MARK_OF_BASE64 = re.compile(
-    b"(" + chr(MARK + BASE64).encode()[:3] + b"[\x80-\xbf](?:" + _MARK_OF_SET + b")?|" + END + b")"
-)
+_MARK_OF_SET = mark(SET)[:3] + b"[\x93-\x9c]"
+_MARK_OF_TURN = re.compile(b"(" + mark(TURN)[:2] + b"[\xba\xbb][\x80-\xbf])(" + _MARK_OF_SET + b")?")
+_MARK_OF_BASE64 = mark(BASE64)[:3] + b"[\x80-\xbf](?:" + _MARK_OF_SET + b")?"
 _CONTROL = re.compile(rb"[\0-\x08\x0e-\x1f]")
-_MARKS = re.compile(chr(MARK).encode()[:2] + b"[\xb8-\xbb]")
+_MARKS = re.compile(mark(0)[:2] + b"[\xb8-\xbb]")
 _TRACES = [  # each begins with a byte that is quickly found
     re.compile(pattern)
     for pattern in (
@@ -97,14 +94,12 @@ def to_data(text: bytes, size: int) -> bytes:
         lines += _quoted(line, limit, charset) if limit else _in_set(line, charset)
         if len(lines) > MOST * size:  # base64 becomes longer, but marks go
             raise CorruptError("a block's text is longer than its size allows")
-    parts = _MARK_OF_BASE64.split(lines)
-    for i in range(1, len(parts), 4):
-        mark = parts[i]
-        if mark == END or parts[i + 2 : i + 3] != [END]:
-            raise CorruptError("a block's text has a part in base64 without beginning or end")
-        content, coded = _in_set(parts[i + 1], _set_of_mark(mark[4:])), mark[3] & 63
-        parts[i : i + 3] = [b"", _coded(content, 4 * (coded & (CRLF - 1)), b"\r\n" if coded & CRLF else b"\n"), b""]
-    return b"".join(parts)
+    return replaced(bytes(lines), _MARK_OF_BASE64, END, _in_base64)
+
+
+def _in_base64(begin: bytes, part: bytes) -> bytes:
+    coded = begin[3] & 63
+    return _coded(_in_set(part, _set_of_mark(begin[4:])), 4 * (coded & (CRLF - 1)), b"\r\n" if coded & CRLF else b"\n")
 
 
 def _set(name: bytes) -> int:
@@ -117,7 +112,7 @@ def _set_of_mark(mark: bytes | None) -> int:
 
 
 def _mark_of_set(charset: int) -> bytes:
-    return chr(MARK + SET + charset).encode() if charset else b""
+    return mark(SET + charset) if charset else b""
 
 
 def _in_set(text: bytes, charset: int) -> bytes:
@@ -163,7 +158,7 @@ def _decoded(coded: bytes, length: int, end: bytes, charset: int) -> bytes | Non
         content = text
     if _MARKS.search(content):
         return None
-    begin = chr(MARK + BASE64 + length // 4 + (CRLF if end == b"\r\n" else 0)).encode()
+    begin = mark(BASE64 + length // 4 + (CRLF if end == b"\r\n" else 0))
     return begin + _mark_of_set(charset) + content + END
 
 
@@ -174,7 +169,7 @@ def _is_binary(content: bytes) -> bool:
 def _of_lines(run: bytes, charset: int) -> bytes:
     """Lines that may be base64."""
     first = run[: run.index(b"\n") + 1]
-    end = b"\r\n" if first.endswith(b"\r\n") else b"\n"
+    end = _end_of(first)
     length = len(first) - len(end)
     if length % 4:
         return run
@@ -206,7 +201,7 @@ def _of_quoted(lines: list[bytes]) -> Iterator[bytes]:
                 continue
         for line in lines[i : j + 1]:
             if line.isascii():
-                if state[0] and len(line.rstrip(b"\r\n")) > state[0]:
+                if state[0] and len(line) - len(_end_of(line)) > state[0]:
                     state = 0, state[1]
                     yield _turn(*state)
             else:
@@ -221,7 +216,7 @@ def _of_quoted(lines: list[bytes]) -> Iterator[bytes]:
 
 
 def _turn(limit: int, charset: int) -> bytes:
-    return chr(MARK + TURN + limit).encode() + _mark_of_set(charset)
+    return mark(TURN + limit) + _mark_of_set(charset)
 
 
 def _is_utf_8(data: bytes) -> bool:

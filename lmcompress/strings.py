@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import re
 
-from lmcompress.errors import CorruptError
+from lmcompress.marks import mark, replaced
 
-OPEN, END, LEAD = (chr(0x10FE00 + i).encode() for i in range(3))
+OPEN, END, LEAD = map(mark, range(3))
 LEAST = 5  # escapes of a string
 SHARE = 256  # bytes for each escape, at most
 ESCAPES = {rb"\\": b"\\", rb"\"": b'"', rb"\n": b"\n", rb"\r": b"\r", rb"\t": b"\t"}
 
 _STRING = re.compile(rb'"((?:[^"\\\n\r\t]|\\.)*)"')
 _ESCAPE = re.compile(rb"\\(?:[\\\"nrt])?")
-_MARK = re.compile(b"(" + OPEN + b"|" + END + b")")
 
 
 def to_text(data: bytes) -> bytes:
@@ -36,12 +35,10 @@ def _opened(string: re.Match[bytes]) -> bytes:
 
 def to_data(text: bytes) -> bytes:
     """The content that has this text. Raises CorruptError for a mark out of place."""
-    parts = _MARK.split(text)
-    for i in range(1, len(parts), 4):
-        if parts[i] != OPEN or parts[i + 2 : i + 3] != [END]:
-            raise CorruptError("a block's text has a mark out of place")
-        part = parts[i + 1]
-        for escape, character in ESCAPES.items():  # the backslash first
-            part = part.replace(character, escape)
-        parts[i : i + 3] = [b"", part.replace(LEAD, b"\\"), b""]
-    return b"".join(parts)
+    return replaced(text, OPEN, END, _closed)
+
+
+def _closed(_: bytes, part: bytes) -> bytes:
+    for escape, character in ESCAPES.items():  # the backslash first
+        part = part.replace(character, escape)
+    return part.replace(LEAD, b"\\")

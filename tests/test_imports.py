@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lmcompress"
 FLOORS = [  # from the ground up; rooms on one floor do not know each other
     {"errors", "config", "inorder", "_native"},
-    {"bits", "charsets"},
+    {"bits", "charsets", "marks"},
     {"mail", "strings"},
     {"coder", "distribution", "forms", "tokenizer", "tree"},
     {"modelfile"},

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from lmcompress import mail
 from lmcompress.errors import CorruptError
+from lmcompress.marks import mark
 
 SAMPLES = Path(__file__).parent.parent / "corpora" / "samples"
 GERMAN = (SAMPLES / "german_novel.txt").read_bytes().decode("utf-8", "ignore").replace("\r\n", "\n")[:12000]
@@ -66,6 +67,7 @@ def test_base64_is_its_text(length: int, end: bytes, cut: int) -> None:
         b"=ED=A0=80 =C0=80 =F4=90=80=80", "é=E4=BD=A0=\né\n".encode(), b"=e4=bd=a0=\n\n=E4=BD=A0=\n", b"?b?4L2g?= ?B?5L2g?= ?b?w6Q?=",
         base64.encodebytes(bytes(range(256)) * 9), base64.encodebytes(CHINESE.encode()).replace(b"\n", b"\r\n", 5),
         base64.encodebytes(CHINESE.encode())[:-3], quopri.encodestring(CHINESE.encode())[5:-7],
+        b"=E4=BD=A0\n" + b"x" * 75 + b"\r\r\n" + b"=E4=BD=A0\n" + b"x" * 75 + b"\r",
         base64.encodebytes("\U0010fe00\U0010feff".encode() * 60), quopri.encodestring(CHINESE.encode()).replace(b"=\n", b"=\r\n", 3),
     ],
 )  # fmt: skip
@@ -148,11 +150,11 @@ def test_anything_comes_back(data: bytes) -> None:
 
 
 def turn(limit: int, charset: int = 0) -> bytes:
-    return chr(mail.MARK + mail.TURN + limit).encode() + mail._mark_of_set(charset)
+    return mark(mail.TURN + limit) + mail._mark_of_set(charset)
 
 
 def begin(quarter: int, charset: int = 0) -> bytes:
-    return chr(mail.MARK + mail.BASE64 + quarter).encode() + mail._mark_of_set(charset)
+    return mark(mail.BASE64 + quarter) + mail._mark_of_set(charset)
 
 
 @pytest.mark.parametrize(
