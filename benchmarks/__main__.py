@@ -344,11 +344,12 @@ def charsets_command() -> None:
 
 @main.command("mean")
 @click.argument("ids", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("checkpoints", type=click.Path(exists=True, path_type=Path), nargs=-1, required=True)
+@click.argument("checkpoints", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--tokens", default=3072, show_default=True, help="Of each category's validation split.")
 @click.option("--parts", default=3, show_default=True, help="Of a mean, at most.")
 def mean_command(ids: Path, checkpoints: tuple[Path, ...], tokens: int, parts: int) -> None:
-    """What means of several checkpoints' weights gain: a folder of token ids, and the checkpoints."""
+    """What means of several checkpoints' weights gain: a folder of token ids, and the checkpoints; after the
+    first also models, by name or file."""
     from benchmarks import weights
 
     Console(width=120).print(weights.mean_table(checkpoints, ids, tokens, parts))

@@ -22,6 +22,7 @@ from torch import Tensor
 from benchmarks.parts import order_0
 from lmcompress.config import HEAD_SIZE
 from lmcompress.training import data
+from lmcompress.training.cli import start_of
 from lmcompress.training.model import Transformer
 from lmcompress.training.train import Recipe, mean, trained
 
@@ -72,16 +73,17 @@ def shrink_table(checkpoint: Path, ids: Path, tokens: int) -> Table:
 
 def mean_table(checkpoints: Sequence[Path], ids: Path, tokens: int, parts: int) -> Table:
     """Bits per byte of all validation text (in bfloat16 products) of every mean of the checkpoints' weights in so many
-    parts at most, which `lmcompress train` begins with when it is given as many `--init`."""
-    saved = [torch.load(path, map_location="cpu", weights_only=True) for path in checkpoints]
-    recipe = Recipe.parse(saved[0]["recipe"])
+    parts at most, which `lmcompress train` begins with when it is given as many `--init`; models may be among them,
+    after the first."""
+    recipe = Recipe.parse(torch.load(checkpoints[0], map_location="cpu", weights_only=True)["recipe"])
+    weights = [start_of([str(path)])[1].weights for path in checkpoints]
     model = Transformer(recipe.model)
     texts = data.validation(ids, recipe.sequence, tokens)
     n_bytes = sum(size for _, size in texts.values())
     table = Table(*(f"{path.parent.name}/{path.name}" for path in checkpoints), "bits per byte")
-    for shares in product(range(parts + 1), repeat=len(saved)):
+    for shares in product(range(parts + 1), repeat=len(weights)):
         if math.gcd(*shares) == 1 and sum(shares) <= parts:
-            chosen = [one["model"] for one, share in zip(saved, shares, strict=True) for _ in range(share)]
+            chosen = [one for one, n in zip(weights, shares, strict=True) for _ in range(n)]
             model.load_state_dict(mean(chosen))
             with torch.autocast("cpu", torch.bfloat16):
                 found = sum(bits_of(model, rows) for rows, _ in texts.values()) / n_bytes

@@ -106,6 +106,19 @@ NOTATIONS = {
 def to_text(data: bytes, cost: Cost, flags: int = FLAGS) -> tuple[int, bytes]:
     """A form of `data`, and the text that to_data() makes `data` of. `cost` of a text, in any unit: the character set is
     the one in which samples cost least. `flags` that may be set."""
+    read = _read(data, cost)
+    for form, text in (read, (PLAIN, data)) if read[0] != PLAIN else (read,):
+        form, text = _exchange(form, text, cost, flags)
+        try:
+            if form != PLAIN and len(text) <= GROWTH * len(data) and to_data(form, text, len(data)) == data:
+                return form, text
+        except CorruptError:  # some sequence has a twin that stands for the same character
+            pass
+    return PLAIN, data
+
+
+def _read(data: bytes, cost: Cost) -> tuple[int, bytes]:
+    """The form and the text of characters, mail and strings, not tried back yet."""
     charset, odd = _charset(data, cost)
     text, form = _decode(data, charset, odd), charset
     if charset not in UTF_16 and (letters := mail.to_text(data)) != data:
@@ -114,6 +127,11 @@ def to_text(data: bytes, cost: Cost, flags: int = FLAGS) -> tuple[int, bytes]:
             text, form = letters, MAIL
     if form in STRINGS and (opened := strings.to_text(text)) != text:
         text, form = opened, STRINGS[form]
+    return form, text
+
+
+def _exchange(form: int, text: bytes, cost: Cost, flags: int) -> tuple[int, bytes]:
+    """The same with the line ends and capitals that models know best."""
     n_cr, n_lf, n_both = text.count(b"\r"), text.count(b"\n"), text.count(b"\r\n")
     if 2 * n_both > n_lf and flags & LINES:
         text, form = text.replace(b"\n", b"\xff\n").replace(b"\r\xff\n", b"\n"), form | LINES
@@ -123,12 +141,7 @@ def to_text(data: bytes, cost: Cost, flags: int = FLAGS) -> tuple[int, bytes]:
         samples = _samples(text)
         if sum(cost(sample.translate(_CAPITALS)) for sample in samples) < GAIN * sum(map(cost, samples)):
             text, form = text.translate(_CAPITALS), form | CAPITALS
-    try:
-        if form != PLAIN and len(text) <= GROWTH * len(data) and to_data(form, text, len(data)) == data:
-            return form, text
-    except CorruptError:  # some sequence has a twin that stands for the same character
-        pass
-    return PLAIN, data
+    return form, text
 
 
 def to_data(form: int, text: bytes, size: int) -> bytes:

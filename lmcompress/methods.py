@@ -1,6 +1,6 @@
-"""One block's content <-> method and payload: the smallest of lm, zstd and stored.
+"""One block's content <-> method and payload: the smallest of lm, zstd and stored, or lm with noise put aside.
 
-Knows: levels, zstd, where codecs and models come from (and imports them only when a block needs them). Does not know:
+Knows: levels, zstd, noise, where codecs and models come from (and imports them only when a block needs them). Does not know:
 archives' layout, files. Nothing here falls back in silence: a model that is asked for and missing is MissingModelError.
 """
 
@@ -12,8 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from lmcompress import noise
+from lmcompress.bits import Reader, Writer
 from lmcompress.config import CodecConfig
-from lmcompress.container import LM, STORED, ZSTD, Block, Header
+from lmcompress.container import LM, MIXED, NEED_CODEC, STORED, ZSTD, Block, Header
 from lmcompress.errors import CorruptError, LimitError, MissingModelError
 
 if TYPE_CHECKING:
@@ -171,12 +173,24 @@ class BlockEncoder:
         clear = len(data) >= NOISE_SIZE and not VOID <= len(probe) / len(data) <= NOISE
         candidates = [(0, STORED, data), (CODED_COST, ZSTD, probe)]
         if not clear and len(data) > CODED_COST + lm_cost:
-            self.engine_name = self.loaded.codec.engine_name
-            candidates.append((CODED_COST + lm_cost, LM, self.loaded.codec.encode(data, progress, threads)))
+            candidates.append((CODED_COST + lm_cost, *self._by_model(data, progress, threads)))
         if len(candidates[-1][2]) > CLEAR_WIN * len(probe):
             candidates.append((CODED_COST, ZSTD, _zstd_compress(data, BEST_LEVEL)))
         _, method, payload = min(candidates, key=lambda c: c[0] + len(c[2]))  # the first of equals: it decodes fastest
         return method, payload
+
+    def _by_model(self, data: bytes, progress: Progress | None, threads: int) -> tuple[int, bytes]:
+        """LM, or MIXED where there is noise, and the payload."""
+        codec = self.loaded.codec
+        self.engine_name = codec.engine_name
+        parts, apart, rest = noise.split(data)
+        payload = codec.encode(rest, progress, threads)
+        if not parts:
+            return LM, payload
+        coded = _zstd_compress(apart, PROBE_LEVEL)
+        method, stored = (ZSTD, coded) if len(coded) < len(apart) else (STORED, apart)
+        head = Writer(noise.pack(parts)).uint(method, 1).varint(len(stored))
+        return MIXED, bytes(head.put(stored).put(payload))
 
 
 class BlockDecoder:
@@ -193,7 +207,7 @@ class BlockDecoder:
         if block.method == ZSTD and block.payload and _window(block.payload) <= MAX_WINDOW:
             needed += _window(block.payload)
         self._allow(needed)
-        if block.method == LM:
+        if block.method in NEED_CODEC:
             needed = block.coded_size + self._codec.memory(block.raw_size)
             self._allow(needed)
         return needed
@@ -205,16 +219,30 @@ class BlockDecoder:
     def decode(self, block: Block, progress: Progress | None = None, threads: int = 0) -> bytes:
         """The block's content, checked; `threads` 0: with all. Raises CorruptError, MissingModelError, LimitError."""
         self.memory(block)
-        if block.method == STORED:
-            data = block.payload
-        elif block.method == ZSTD:
-            data = _zstd_decompress(block.payload, block.raw_size)
+        if block.method in (STORED, ZSTD):
+            data = _plain(block.method, block.payload, block.raw_size)
         else:
             codec = self._codec
             self.engine_name = codec.engine_name
-            data = codec.decode(block.payload, block.raw_size, progress, threads)
+            reader, size = Reader(block.payload), block.raw_size
+            parts: list[noise.Part] = []
+            apart = b""
+            if block.method == MIXED:
+                parts, size = noise.parse(reader, size)
+                apart = self._apart(reader, sum(part.size for part in parts))
+            data = noise.join(parts, apart, codec.decode(reader.rest(), size, progress, threads))
         block.check_raw(data)
         return data
+
+    def _apart(self, reader: Reader, size: int) -> bytes:
+        """The noise of a mixed block, `size` bytes."""
+        method = reader.uint(1)
+        stored = reader.take(reader.varint(size))
+        if method not in (STORED, ZSTD) or not stored or method == STORED and len(stored) != size:
+            raise CorruptError("a block's noise is not what its parts say")
+        if method == ZSTD:
+            self._allow(2 * size + len(stored) + min(_window(stored), MAX_WINDOW))
+        return _plain(method, stored, size)
 
     def _allow(self, needed: int) -> None:
         if needed > self._memory:
@@ -239,6 +267,10 @@ def _zstd_compress(data: bytes, level: int) -> bytes:
     frame = zstandard.ZstdCompressor(compression_params=parameters).compress(data)
     assert frame[:1] == b"\0"
     return frame[1:]
+
+
+def _plain(method: int, payload: bytes, raw_size: int) -> bytes:
+    return payload if method == STORED else _zstd_decompress(payload, raw_size)
 
 
 def _zstd_decompress(payload: bytes, raw_size: int) -> bytes:

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from lmcompress.bits import Buffer
 from lmcompress.container import (
     DIGEST,
-    LM,
     MAX_BLOCK_LOG,
     METADATA,
     MIN_BLOCK_LOG,
+    NEED_CODEC,
     Block,
     Header,
     MemberParser,
@@ -165,7 +165,7 @@ class LMCompressor:
         """All of an archive of one block but its end."""
         method, payload = self._encoder.encode(raw, LM_HEADER, within(self._progress, 0, len(raw)))
         block_log = max(MIN_BLOCK_LOG, (len(raw) - 1).bit_length())
-        if method == LM:
+        if method in NEED_CODEC:
             loaded = self._encoder.loaded
             header = Header(block_log, loaded.parameters, loaded.model_digest, loaded.model_name)
         else:

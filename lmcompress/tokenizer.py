@@ -3,11 +3,14 @@
 Knows: a vocabulary of byte strings and what each costs. Does not know: models, UTF-8, where the pieces came from.
 Every single byte is a piece, so there is nothing that cannot be written; text is segmented into the cheapest sequence
 of pieces (Viterbi, as in Kudo 2018, "Subword Regularization"), on bytes, so that invalid UTF-8 is nothing special.
-Decoding needs the pieces only.
+Digits, and letters of words like 7f3a9c or x8Qz2kT0, are pieces by themselves: what is random has no pieces that come again, and a
+number cut into pieces of two and three has its digits at other places each time. Decoding needs the pieces only, and
+takes any segmentation.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +24,12 @@ except ImportError:
 
 WINDOW = 65536  # bytes segmented together; pieces never cross a window's end
 MAX_PIECE = 64  # bytes of the longest piece
+ALONE = re.compile(
+    rb"(?<![0-9A-Za-z])(?:"
+    rb"(?=[0-9]*[A-Za-z])(?=[A-Za-z]*[0-9])(?:[0-9a-f]{4,}|[0-9A-F]{4,})"  # hexadecimal
+    rb"|(?:[0-9]+[A-Za-z]+[0-9]+[A-Za-z]|[A-Za-z]+[0-9]+[A-Za-z]+[0-9])[0-9A-Za-z]*"  # three changes or more
+    rb")(?![0-9A-Za-z])|[0-9]+"
+)  # bytes that are pieces by themselves: words that are codes, and digits
 
 
 @dataclass(frozen=True)
@@ -92,17 +101,20 @@ def byte_tokenizer() -> Tokenizer:
 
 
 def segment_reference(pieces: Sequence[bytes], costs: Sequence[int], data: bytes) -> np.ndarray:
-    """The same ids as the compiled segmentation, in plain Python: among the cheapest paths the one whose last
-    piece is shortest, then the last but one, and so on. Returns uint16 [n]."""
+    """The same ids as the compiled segmentation, in plain Python: what matches ALONE byte for byte; around it, among the cheapest
+    paths, the one whose last piece is shortest, then the last but one, and so on. Returns uint16 [n]."""
     index = {piece: i for i, piece in enumerate(pieces)}
     longest = max(map(len, pieces))
     ids: list[int] = []
     for start in range(0, len(data), WINDOW):
         text = data[start : start + WINDOW]
+        alone = {i for match in ALONE.finditer(text) for i in range(*match.span())}
         best = [0] + [1 << 60] * len(text)
         last = [0] * (len(text) + 1)
         for i in range(len(text)):
             for j in range(i + 1, min(len(text), i + longest) + 1):
+                if j > i + 1 and (i in alone or j - 1 in alone):
+                    break
                 piece = index.get(text[i:j])
                 if piece is not None and best[i] + costs[piece] <= best[j]:
                     best[j] = best[i] + costs[piece]

@@ -8,6 +8,7 @@ checks behind the CRCs are met too. The lm blocks are the real codec's with the 
 from __future__ import annotations
 
 import argparse
+import base64
 import io
 import itertools
 import random
@@ -71,6 +72,10 @@ def cases(model: str | None = None) -> list[Case]:
         made("members", text, b"", same),
         made("without network", fakes.text(400), level=1),
         made("lanes", fakes.text(2100, 4)),
+        made(
+            "mixed",
+            fakes.text(900) + fakes.noise(4300, 6) + base64.encodebytes(fakes.noise(1200, 7)) + fakes.text(300, 8),
+        ),
         made("form", fakes.text(400, 5).upper().replace(b" ", b" \r\n").decode().encode("utf-16-le")),
     ]
 

@@ -223,6 +223,8 @@ def test_mail_is_read_where_that_saves_something() -> None:
     assert there_and_back(short) == (forms.PLAIN, short)
     twin = coded + mail.END  # would end a part that has not begun
     assert there_and_back(twin) == (forms.PLAIN, twin)
+    lines = twin.replace(b"\n", b"\r\n")
+    assert there_and_back(lines) == (forms.LINES, twin)  # line ends go by themselves
 
 
 @pytest.mark.parametrize("form", [26, 0x1F, 0xFF])

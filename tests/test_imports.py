@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "lmcompress"
 FLOORS = [  # from the ground up; rooms on one floor do not know each other
     {"errors", "config", "inorder", "_native"},
     {"bits", "charsets", "marks"},
-    {"mail", "strings"},
+    {"mail", "noise", "strings"},
     {"coder", "distribution", "forms", "tokenizer", "tree"},
     {"modelfile"},
     {"engine", "mixer"},

@@ -30,7 +30,7 @@ WORDS = (
         b"\0\0",
     ]
     + "der Straße 的 了 一个 人工智能 é ї 🙂".encode().split()
-    + [b"\xc3", b"\xe7\x9a"]
+    + [b"\xc3", b"\xe7\x9a", b"12", b" 1", b"1.", b"fa", b"face", b"FA"]
 )
 SINGLES = [bytes([i]) for i in range(256)]
 PIECES = tuple(SINGLES + [word for word in dict.fromkeys(WORDS) if len(word) > 1])
@@ -43,6 +43,7 @@ TEXT = st.one_of(
     st.text(max_size=200).map(str.encode),
     st.lists(st.sampled_from(PIECES), max_size=100).map(b"".join),
     st.text("ato hen\0", max_size=300).map(str.encode),
+    st.lists(st.text("12faFAthe", max_size=9), max_size=30).map(lambda words: " ".join(words).encode()),
 )
 
 
@@ -57,6 +58,32 @@ def check(data, tokenizer=TOKENIZER):
 @given(TEXT)
 def test_round_trip_and_reference(data):
     assert np.array_equal(check(data), segment_reference(PIECES, COSTS, data))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1|2|1|2",  # digits
+        "face| the| |1|2|1|.",
+        "f|a|c|e|1",  # four hexadecimal digits of one case, some of them letters
+        "F|A|C|E|1",
+        "FA|c|e|1",
+        "fa|1",  # three
+        "-|f|a|c|e|1|-",
+        "face|x|1",
+        "th|1|2|the",  # two changes between letters and digits
+        "t|h|1|t|h|2",  # three
+        "1|t|h|e|2|t|h|e",
+        "1|the|2",
+        "th|1|_|th|2",  # words are of letters and digits
+        "é|1|2|the|ї|1",
+    ],
+)
+def test_codes_and_digits(text):
+    """What is alone is a piece by itself, the rest is cut as ever."""
+    expected = text.encode().split(b"|")
+    ids = check(b"".join(expected))
+    assert [PIECES[i] for i in ids] == expected
 
 
 @settings(deadline=None)
@@ -161,6 +188,6 @@ def test_vocabularies_that_cannot_work(pieces, costs):
 
 
 def test_longest_piece():
-    piece = bytes(range(64))
+    piece = bytes(range(128, 192))
     tokenizer = Tokenizer((*PIECES, piece), (*COSTS, 1))
     assert check(piece * 3, tokenizer).tolist() == [len(PIECES)] * 3

@@ -14,6 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from lmcompress import modelfile  # noqa: E402
 from lmcompress.config import ModelConfig  # noqa: E402
 from lmcompress.training import data  # noqa: E402
 from lmcompress.training.cli import start_of  # noqa: E402
@@ -154,13 +155,17 @@ def test_mean_of_checkpoints_is_what_a_run_begins_with(ids: Path, tmp_path: Path
     for name in ("text.pt", "weights.pt"):
         with pytest.raises(click.ClickException, match=f"{name}: not a training run's checkpoint"):
             start_of([*paths, str(tmp_path / name)])
+    shipped = start_of(["fast", "fast"])
+    assert shipped[0] == modelfile.load("fast").tokenizer and torch.equal(
+        shipped[1].weights["head"], start_of(["fast"])[1].weights["head"]
+    )
     for wrong in ([*paths, str(tmp_path / "short.pt")], [paths[0], str(tmp_path / "none.pt")], [paths[0], "fast"]):
         with pytest.raises(click.ClickException, match=wrong[-1]):
             start_of(wrong)
 
 
 def test_command_makes_a_model_that_compresses_and_another_of_it(tmp_path: Path) -> None:
-    from lmcompress import compress, decompress, modelfile
+    from lmcompress import compress, decompress
 
     def run(out: str, settings: dict[str, object], *options: object) -> subprocess.CompletedProcess[str]:
         (tmp_path / "toy.json").write_text(json.dumps(settings))

@@ -1,8 +1,8 @@
 /* Cheapest segmentation of bytes into vocabulary pieces (Viterbi over a byte trie).
  *
  * Knows: pieces and their integer costs. Does not know: what the costs mean, UTF-8, models.
- * Same result as tokenizer.segment_reference: among the paths of least total cost, the one whose
- * last piece is shortest, then its last but one, and so on. */
+ * Same result as tokenizer.segment_reference: of the paths that leave what is to be alone alone, of those the ones of
+ * least total cost, of those the one whose last piece is shortest, then its last but one, and so on. */
 #include "native.h"
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +10,8 @@
 #define WINDOW 65536      /* bytes segmented together; pieces never cross a window's end */
 #define MAX_PIECE 64      /* longest piece, bytes */
 #define NO_PIECE 0xFFFF
+#define CODE_CHANGES 3    /* a word with so many changes between letters and digits is a code */
+#define CODE_HEX 4        /* so is one of so many hexadecimal digits */
 
 typedef struct {
     int n_node;
@@ -105,16 +107,43 @@ static PyObject *trie_new(PyObject *self, PyObject *args)
     return capsule;
 }
 
+static int is_digit(uint8_t c) { return c >= '0' && c <= '9'; }
+static int is_letter(uint8_t c) { return (c | 32) >= 'a' && (c | 32) <= 'z'; }
+
+/* alone[i] = 1 where text[i] is to be a piece of its own: digits, and letters of words that are codes
+ * (tokenizer.alone_reference). */
+static void mark_alone(const uint8_t *text, size_t n, uint8_t *alone)
+{
+    for (size_t start = 0, end; start < n; start = end + 1) {
+        int letters = 0, changes = 0, lower = 1, upper = 1;
+        for (end = start; end < n && (is_digit(text[end]) || is_letter(text[end])); end++) {
+            uint8_t c = text[end];
+            alone[end] = (uint8_t)is_digit(c);
+            changes += end > start && is_digit(c) != is_digit(text[end - 1]);
+            letters += is_letter(c);
+            lower &= is_digit(c) || (c >= 'a' && c <= 'f');
+            upper &= is_digit(c) || (c >= 'A' && c <= 'F');
+        }
+        if (letters && changes && (changes >= CODE_CHANGES || (end - start >= CODE_HEX && (lower || upper))))
+            memset(alone + start, 1, end - start);
+        if (end < n)
+            alone[end] = 0;
+    }
+}
+
 /* ids of the cheapest path over text[0..n), n <= WINDOW; returns how many.
  * best[i] <= 65535 * 65536 < 2^32: cost of the cheapest path that ends at i. */
 static size_t segment_window(const Trie *trie, const uint8_t *text, size_t n, uint32_t *best, uint16_t *last,
-                             uint16_t *ids)
+                             uint8_t *alone, uint16_t *ids)
 {
+    mark_alone(text, n, alone);
     memset(best, 0xFF, (n + 1) * sizeof *best);
     best[0] = 0;
     for (size_t i = 0; i < n; i++) {
         int node = 0;
         for (size_t j = i; j < n; j++) {
+            if (j > i && (alone[i] || alone[j]))
+                break;
             node = trie->child[node][text[j]];
             if (node == 0)
                 break;
@@ -148,14 +177,16 @@ static PyObject *segment(PyObject *self, PyObject *args)
     Trie *trie = PyCapsule_GetPointer(capsule, "lmcompress.trie");
     uint32_t *best = malloc((WINDOW + 1) * sizeof *best);
     uint16_t *last = malloc((WINDOW + 1) * sizeof *last);
+    uint8_t *alone = malloc(WINDOW);
     uint16_t *ids = malloc((data.len ? data.len : 1) * sizeof *ids);
     PyObject *result = NULL;
-    if (trie != NULL && best && last && ids) {
+    if (trie != NULL && best && last && alone && ids) {
         size_t count = 0;
         Py_BEGIN_ALLOW_THREADS
         for (Py_ssize_t start = 0; start < data.len; start += WINDOW) {
             size_t n = data.len - start < WINDOW ? data.len - start : WINDOW;
-            count += segment_window(trie, (const uint8_t *)data.buf + start, n, best, last, ids + count);
+            count += segment_window(trie, (const uint8_t *)data.buf + start, n, best, last, alone,
+                                    ids + count);
         }
         Py_END_ALLOW_THREADS
         result = PyBytes_FromStringAndSize((const char *)ids, count * sizeof *ids);
@@ -163,6 +194,7 @@ static PyObject *segment(PyObject *self, PyObject *args)
         PyErr_NoMemory();
     free(best);
     free(last);
+    free(alone);
     free(ids);
     PyBuffer_Release(&data);
     return result;

@@ -37,7 +37,7 @@ COUNTED = 64  # batches by which the tree is balanced
               help="Folder for vocabulary, token ids, checkpoint, log and model file; found ones are used.")  # fmt: skip
 @click.option("--init", multiple=True,
               help="A model to start from, shipped or a file, whose vocabulary is then taken over; or a checkpoint of the "
-                   "same vocabulary. Its shape may be smaller. Several checkpoints: the mean of their weights.")  # fmt: skip
+                   "same vocabulary. Its shape may be smaller. Several: the mean of their weights.")  # fmt: skip
 @click.option("--name", default=None, help="The model's name; by default the recipe's file name.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
 @click.option("--threads", type=int, default=0, help="CPU threads; 0 for all.")
@@ -82,7 +82,8 @@ def train(
 
 
 def start_of(init: Sequence[str]) -> tuple[Tokenizer | None, Start]:
-    """What checkpoints give to start with, or a model and then its vocabulary too. Raises click.ClickException."""
+    """The mean of the weights of models and checkpoints to start with, and the vocabulary if there is a model among them.
+    Raises click.ClickException."""
     import torch
 
     from lmcompress import modelfile
@@ -90,12 +91,21 @@ def start_of(init: Sequence[str]) -> tuple[Tokenizer | None, Start]:
     from lmcompress.training.train import Start, cost, mean
 
     names = ", ".join(init)
+    vocabulary, weights, costs = None, [], []
     try:
-        if len(init) == 1 and not init[0].endswith(".pt"):
-            model = modelfile.load(init[0])
-            return model.tokenizer, Start(restore(model), (model.card.get("tokens", 0), model.card.get("hours", 0.0)))
-        saved = [torch.load(path, map_location="cpu", weights_only=True) for path in init]
-        return None, Start(mean([one["model"] for one in saved]), max(map(cost, saved)))
+        for path in init:
+            if path.endswith(".pt"):
+                saved = torch.load(path, map_location="cpu", weights_only=True)
+                weights.append(saved["model"])
+                costs.append(cost(saved))
+            else:
+                model = modelfile.load(path)
+                if vocabulary not in (None, model.tokenizer):
+                    raise ValueError("the models' vocabularies differ")
+                vocabulary = model.tokenizer
+                weights.append(restore(model))
+                costs.append((model.card.get("tokens", 0), model.card.get("hours", 0.0)))
+        return vocabulary, Start(mean(weights), max(costs))
     except (KeyError, RuntimeError, pickle.UnpicklingError):
         raise click.ClickException(f"{names}: not a training run's checkpoint") from None
     except (OSError, ValueError, LMCompressError) as error:

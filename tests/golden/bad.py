@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lmcompress.bits import Writer, crc32
-from lmcompress.container import END, FOOTER, LM, STORED, SYNC, ZSTD, Header, MemberWriter, pack_block
+from lmcompress.container import END, FOOTER, LM, MIXED, STORED, SYNC, ZSTD, Header, MemberWriter, pack_block
 from lmcompress.errors import (
     CorruptError,
     LimitError,
@@ -19,6 +19,7 @@ from lmcompress.errors import (
     TruncatedError,
     UnsupportedError,
 )
+from tests.fakes import DIGESTS
 
 CONTENT = b"nothing but the truth "
 DIGEST8 = hashlib.sha256(CONTENT).digest()[:8]
@@ -81,7 +82,7 @@ def archives() -> Iterator[Bad]:
     )
     yield Bad("no-sync", "something between header and block", header + b"\0" + block + footer, CorruptError)
     yield Bad("kind-129", "a record of a reserved kind", header + SYNC + b"\x81" + block[3:] + footer, CorruptError)
-    yield Bad("method-3", "a block of a method to come", one_block(3, 22, b"x", CONTENT), UnsupportedError)
+    yield Bad("method-4", "a block of a method to come", one_block(4, 22, b"x", CONTENT), UnsupportedError)
     yield Bad("empty-block", "a block of no content", one_block(STORED, 0, b"", b""), CorruptError)
     yield Bad(
         "oversized-block",
@@ -122,6 +123,16 @@ def archives() -> Iterator[Bad]:
     yield Bad(
         "lm-without-model", "made with a model nobody has", one_block(LM, 22, b"x", CONTENT, lm), MissingModelError
     )
+    fake = Header(10, b"\1\2\3", DIGESTS["fake"], "fake")
+    yield Bad("mixed-without-codec", "as an lm block", one_block(MIXED, 22, b"x", CONTENT), CorruptError)
+    yield Bad(
+        "mixed-too-long", "noise of more bytes than the block has",
+        one_block(MIXED, 22, b"\1\0\x17\0\0\1x", CONTENT, fake), CorruptError,
+    )  # fmt: skip
+    yield Bad(
+        "mixed-short", "less noise than its part has",
+        one_block(MIXED, 22, b"\1\0\x15\0\0\1x", CONTENT, fake), CorruptError,
+    )  # fmt: skip
     yield Bad(
         "block-of-1-GiB", "a block for which more memory is needed than allowed",
         bytes(Header(30)) + pack_block(ZSTD, bytes(1 << 25), b"x"), LimitError,

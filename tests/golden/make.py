@@ -85,6 +85,17 @@ def archives() -> dict[str, tuple[bytes, bytes]]:
     ):  # fmt: skip
         with mock.patch.object(forms, "_charset", return_value=(charset, 0)):  # the toy's costs are those of English
             made[name] = (lmcompress.compress(content, model=TOY), content)
+    keys = b"".join(hashlib.sha256(b"%d" % i).digest() for i in range(200))
+    for name, apart in {
+        "mixed": keys + TEXT[63_000:64_000],
+        "mixed-repeats": 2 * (keys + TEXT[64_000:65_000]),
+        "mixed-lines": base64.encodebytes(keys)
+        + TEXT[65_000:66_000]
+        + base64.encodebytes(keys).replace(b"\n", b"\r\n"),
+        "mixed-run": b'{"image": "' + base64.b64encode(keys[:2000]) + b'\\n"}\n' + base64.b64encode(keys),
+    }.items():
+        content = TEXT[62_000:63_000] + apart + TEXT[66_000:66_500]
+        made[name] = (lmcompress.compress(content, model=TOY), content)
     parts = [TEXT[:500], b"", noise]
     compressor = LMCompressor(model=TOY)
     made["members"] = (b"".join(compressor.compress(p, LMCompressor.FLUSH_FRAME) for p in parts), b"".join(parts))
