@@ -85,7 +85,7 @@ def archives() -> dict[str, tuple[bytes, bytes]]:
     ):  # fmt: skip
         with mock.patch.object(forms, "_charset", return_value=(charset, 0)):  # the toy's costs are those of English
             made[name] = (lmcompress.compress(content, model=TOY), content)
-    keys = b"".join(hashlib.sha256(b"%d" % i).digest() for i in range(200))
+    keys = b"".join(hashlib.sha256(b"%d" % i).digest() for i in range(400))
     for name, apart in {
         "mixed": keys + TEXT[63_000:64_000],
         "mixed-repeats": 2 * (keys + TEXT[64_000:65_000]),
