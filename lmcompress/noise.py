@@ -62,15 +62,15 @@ class Part:
 def split(content: bytes) -> tuple[list[Part], bytes, bytes]:
     """The parts that are noise, their noise, the rest."""
     parts: list[Part] = []
-    noise, rest, done = bytearray(), bytearray(), 0
+    noise, rest, done, left = [], [], 0, 0
     for start, end, part, found in sorted(_as_it_is(content) + _in_base64(content), key=lambda place: place[0]):
-        if start < done:
-            continue
-        rest += content[done:start]
-        parts.append(Part(len(rest), part.size, part.line, part.crlf))
-        noise += found
-        done = end
-    return parts, bytes(noise), bytes(rest + content[done:])
+        if start >= done:
+            left += start - done
+            parts.append(Part(left, part.size, part.line, part.crlf))
+            noise.append(found)
+            rest.append(content[done:start])
+            done = end
+    return parts, b"".join(noise), b"".join([*rest, content[done:]])
 
 
 def join(parts: list[Part], noise: bytes, rest: bytes) -> bytes:
