@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from html.entities import codepoint2name
 
 import numpy as np
 
@@ -95,11 +96,28 @@ def _references(pattern: str, base: int, form: str) -> Notation:
     )
 
 
+def _names() -> Notation:
+    """&, the name that HTML 4.01 (section 24) has for a character, and ;."""
+    of = {chr(point): f"&{name};" for point, name in codepoint2name.items() if point > 127}
+    characters = {reference: character for character, reference in of.items()}
+    one = re.compile("|".join(characters))
+
+    def write(run: str) -> str:
+        try:
+            return "".join(of[c] for c in run)
+        except KeyError:
+            raise CorruptError("a block's text has characters without a name") from None
+
+    return Notation(
+        re.compile(f"(?:{one.pattern})+"), lambda run: one.sub(lambda name: characters[name[0]], run), write
+    )
+
+
 NOTATIONS = {
     13: _units("a-f", "%04x"), 14: _units("A-F", "%04X"), 15: _octets("%", str.upper), 16: _octets("%", str.lower),
     17: _references("&#([1-9][0-9]{2,6});", 10, "&#%d;"), 18: _references("&#x([1-9a-f][0-9a-f]{1,5});", 16, "&#x%x;"),
     19: _references("&#x([1-9A-F][0-9A-F]{1,5});", 16, "&#x%X;"),
-    24: _octets("\\x", str.upper), 25: _octets("\\x", str.lower),
+    24: _octets("\\x", str.upper), 25: _octets("\\x", str.lower), 26: _names(),
 }  # fmt: skip
 
 

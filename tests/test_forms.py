@@ -9,6 +9,7 @@ import quopri
 import random
 import re
 from collections.abc import Callable
+from html.entities import codepoint2name
 from pathlib import Path
 from urllib.parse import quote
 
@@ -30,6 +31,9 @@ JAPANESE = (
     * 20
 )
 ASCII = "".join(map(chr, range(128)))
+HTML_4 = (
+    "a8d9a3638b51a88b3915f96fefd0e58741fcc473930c967d86890354ef6fc168"  # SHA-256 of all names: the format has these
+)
 NAMES = {v: k for k, v in (forms.UTF_16 | charsets.CHARSETS).items()}
 
 
@@ -165,6 +169,21 @@ def test_addresses_and_references_of_html_are_characters(number: int, write: Cal
     assert there_and_back(NOTED.encode()) == (forms.PLAIN, NOTED.encode())
 
 
+def test_names_of_html_are_characters() -> None:
+    text = GERMAN + "\xa0Å“ÿ”€…♥"
+    written = re.sub("[^\0-\x7f]", lambda c: f"&{codepoint2name[ord(c[0])]};", text)
+    assert there_and_back(written.encode()) == (26, text.encode())
+    odd = "&amp;uuml; &quot;&lt;&gt; &nosuch; &UUML; &uuml &#252; &;"
+    for part in (written[1:], written[2:-3], written + odd):
+        assert there_and_back(part.encode())[0] == 26
+    form, found = there_and_back(written.encode() + b"\xff\xc3\xa9\r")
+    assert form == 26 and found.endswith("\U0010ffff\U0010ffc3\U0010ffa9\r".encode())
+    names = sorted((name, point) for point, name in codepoint2name.items() if point > 127)
+    assert hashlib.sha256(repr(names).encode()).hexdigest() == HTML_4
+    with pytest.raises(CorruptError, match="without a name"):
+        forms.to_data(26, "中".encode(), 9)
+
+
 def test_strings_of_json_are_their_text() -> None:
     for content in (GERMAN[:9000], CHINESE, 'a\\b\tc\\"d"\r\n' * 50 + CHINESE):
         parts = [content[i : i + 900] for i in range(0, len(content), 900)]
@@ -227,7 +246,7 @@ def test_mail_is_read_where_that_saves_something() -> None:
     assert there_and_back(lines) == (forms.LINES, twin)  # line ends go by themselves
 
 
-@pytest.mark.parametrize("form", [26, 0x1F, 0xFF])
+@pytest.mark.parametrize("form", [27, 0x1F, 0xFF])
 def test_unknown_forms_are_refused(form: int) -> None:
     with pytest.raises(UnsupportedError, match="a later version"):
         forms.to_data(form, b"text", 4)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from html.entities import codepoint2name
 from pathlib import Path
 from unittest import mock
 from urllib.parse import quote
@@ -75,6 +76,8 @@ def archives() -> dict[str, tuple[bytes, bytes]]:
         ("references", 17, NOTED.encode("ascii", "xmlcharrefreplace") + b"&#65; &#0228;" + TEXT[53_000:54_000]),
         ("references-hex", 18, re.sub("[^\0-\x7f]", lambda c: f"&#x{ord(c[0]):x};", NOTED).encode() + TEXT[54_000:55_000]),
         ("references-hex-capital", 19, re.sub("[^\0-\x7f]", lambda c: f"&#x{ord(c[0]):X};", NOTED).encode() + TEXT[55_000:56_000]),
+        ("names", 26, re.sub("[^\0-\x7f]", lambda c: f"&{codepoint2name[ord(c[0])]};", "Größe, Straße: „façade“ – 5 €. " * 9).encode()
+         + b"\xff &#252;" + TEXT[62_000:63_000]),
         ("mail", forms.PLAIN, LETTERS.encode() + quoted(LETTERS.encode()) + b"=E4=BD\n=E4=BD=A0" + b"y" * 150 + b"=\n=E4=BD=A0\n" + base64.encodebytes(LETTERS.encode())),
         ("mail-sets", forms.PLAIN, b"charset=koi8-r\r\n" + quoted("Все счастливые семьи похожи друг на друга\n".encode("koi8-r") * 9)
          + b"Subject: =?gb2312?B?" + base64.b64encode(CHINESE[:40].encode("gb2312", "ignore")) + b"?=\n" + b"charset=gbk\n"
