@@ -170,7 +170,7 @@ def measured(path: Path, level: int, threads: int, limit: int, repeats: int) -> 
     """Both directions of the first `limit` bytes, one block at most."""
     data = path.read_bytes()[: min(limit, BLOCK_SIZE)]
     codec: Any = methods.load_for_writing(level, None, threads).codec
-    tokens = len(codec.vocabulary.tokenizer.encode(data))
+    tokens = len(codec.tokens(data)[1])
     archive = lmcompress.compress(data, level, threads=threads)
     if lmcompress.decompress(archive, threads=threads) != data:
         raise AssertionError(f"{path} does not round-trip")

@@ -29,7 +29,8 @@ Progress = Callable[[float], None]  # told now and then what share of a block is
 MAX_LANES = 1024
 WORK = 8 << 20  # bytes in which network and mixer work
 STEPS = 64  # between two reports of progress
-TRIAL = 8192  # bytes of a block on which forms are tried
+TRIAL = 8192  # bytes of a block on which forms are tried, and segmentations
+NUMBERS = 1.01  # as many tokens with digits by themselves as without, from which on both are tried
 NETWORK, LIGHT = 1, 2  # flags of the codec parameters
 VERSION = 2 << 2  # of the mixer's arithmetic, above the flags; any other integer that it gives is a new one
 
@@ -93,7 +94,12 @@ class Codec:
         """The payload of a block."""
         if not data:
             return b""
-        return self._code(data, *self._form(data, threads), progress, threads)
+        return self._code(len(data), *self.tokens(data, threads), progress, threads)
+
+    def tokens(self, data: bytes, threads: int = 0) -> tuple[int, np.ndarray]:
+        """The form of a block's content and its text's tokens, int32 [n], those that take fewest bytes on a part of it."""
+        form, text = self._form(data, threads)
+        return self._segment(data, form, text, self._alone(text, threads))
 
     def _form(self, data: bytes, threads: int) -> tuple[int, bytes]:
         """The form in which a part of the content takes fewest bytes, and the text of all of it. Whether CR LF helps or
@@ -108,15 +114,33 @@ class Codec:
         choices += [None] if form & ~forms.FLAGS != forms.MAIL and form != forms.LINES else []
         if len(choices) == 1:
             return form, text
-        sizes = [len(self._code(part, *_with(flags, part, cost), None, threads)) for flags in choices]
+        sizes = [self._size(part, *_with(flags, part, cost), not self.config.network, threads) for flags in choices]
         best = choices[sizes.index(min(sizes))]  # the first of equals
         return (form, text) if best == forms.FLAGS else _with(best, data, cost)
 
-    def _code(self, data: bytes, form: int, text: bytes, progress: Progress | None, threads: int) -> bytes:
-        tokens = self.vocabulary.tokenizer.encode(text).astype(np.int32)
+    def _alone(self, text: bytes, threads: int) -> bool:
+        """Whether digits and codes take fewer bytes as pieces by themselves. Without a network they do; with one it depends on
+        whether it has read such numbers."""
+        if not self.config.network:
+            return True
+        part = text[max(0, len(text) - TRIAL) // 2 :][:TRIAL]
+        whole, alone = (len(self.vocabulary.tokenizer.encode(part, alone)) for alone in (False, True))
+        if alone < NUMBERS * whole:
+            return False
+        return self._size(part, forms.PLAIN, part, True, threads) < self._size(part, forms.PLAIN, part, False, threads)
+
+    def _segment(self, data: bytes, form: int, text: bytes, alone: bool) -> tuple[int, np.ndarray]:
+        tokens = self.vocabulary.tokenizer.encode(text, alone).astype(np.int32)
         if len(tokens) > len(data):
-            return self._code(data, forms.PLAIN, data, progress, threads)
-        n_lanes = most_lanes(self.config, len(data), len(tokens))
+            return self._segment(data, forms.PLAIN, data, alone)
+        return form, tokens
+
+    def _size(self, data: bytes, form: int, text: bytes, alone: bool, threads: int) -> int:
+        return len(self._code(len(data), *self._segment(data, form, text, alone), None, threads))
+
+    def _code(self, size: int, form: int, tokens: np.ndarray, progress: Progress | None, threads: int) -> bytes:
+        """The payload of a block of `size` bytes."""
+        n_lanes = most_lanes(self.config, size, len(tokens))
         lanes, counts = layout(tokens, n_lanes)
         previous = np.concatenate([np.full((n_lanes, 1), self.vocabulary.start, np.int32), lanes[:, :-1]], axis=1)
         predictor = Predictor(self.engines, self.vocabulary, n_lanes, len(tokens), threads)

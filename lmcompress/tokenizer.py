@@ -3,7 +3,7 @@
 Knows: a vocabulary of byte strings and what each costs. Does not know: models, UTF-8, where the pieces came from.
 Every single byte is a piece, so there is nothing that cannot be written; text is segmented into the cheapest sequence
 of pieces (Viterbi, as in Kudo 2018, "Subword Regularization"), on bytes, so that invalid UTF-8 is nothing special.
-Digits, and letters of words like 7f3a9c or x8Qz2kT0, are pieces by themselves: what is random has no pieces that come again, and a
+Digits, and letters of words like 7f3a9c or x8Qz2kT0, may be told to stay alone: what is random has no pieces that come again, and a
 number cut into pieces of two and three has its digits at other places each time. Decoding needs the pieces only, and
 takes any segmentation.
 """
@@ -43,13 +43,13 @@ class Tokenizer:
     def vocab_size(self) -> int:
         return len(self.pieces)
 
-    def encode(self, data: bytes) -> np.ndarray:
-        """uint16 [n] ids of the cheapest segmentation of `data`."""
+    def encode(self, data: bytes, alone: bool = False) -> np.ndarray:
+        """uint16 [n] ids of the cheapest segmentation of `data`, in which digits and codes are by themselves if `alone`."""
         if self.vocab_size == 256:
             return self._byte_ids[np.frombuffer(data, np.uint8)]
         if _native is None:
-            return segment_reference(self.pieces, self.costs, data)
-        return np.frombuffer(_native.segment(self._trie, data), np.uint16)
+            return segment_reference(self.pieces, self.costs, data, alone)
+        return np.frombuffer(_native.segment(self._trie, data, alone), np.uint16)
 
     def cost(self, data: bytes) -> int:
         """Of the cheapest segmentation of `data`."""
@@ -100,20 +100,20 @@ def byte_tokenizer() -> Tokenizer:
     return Tokenizer(tuple(bytes([i]) for i in range(256)), (1,) * 256)
 
 
-def segment_reference(pieces: Sequence[bytes], costs: Sequence[int], data: bytes) -> np.ndarray:
-    """The same ids as the compiled segmentation, in plain Python: what matches ALONE byte for byte; around it, among the cheapest
-    paths, the one whose last piece is shortest, then the last but one, and so on. Returns uint16 [n]."""
+def segment_reference(pieces: Sequence[bytes], costs: Sequence[int], data: bytes, alone: bool = False) -> np.ndarray:
+    """The same ids as the compiled segmentation, in plain Python: if `alone`, what matches ALONE byte for byte; else, among the
+    cheapest paths, the one whose last piece is shortest, then the last but one, and so on. Returns uint16 [n]."""
     index = {piece: i for i, piece in enumerate(pieces)}
     longest = max(map(len, pieces))
     ids: list[int] = []
     for start in range(0, len(data), WINDOW):
         text = data[start : start + WINDOW]
-        alone = {i for match in ALONE.finditer(text) for i in range(*match.span())}
+        fixed = {i for match in ALONE.finditer(text) for i in range(*match.span())} if alone else set()
         best = [0] + [1 << 60] * len(text)
         last = [0] * (len(text) + 1)
         for i in range(len(text)):
             for j in range(i + 1, min(len(text), i + longest) + 1):
-                if j > i + 1 and (i in alone or j - 1 in alone):
+                if j > i + 1 and (i in fixed or j - 1 in fixed):
                     break
                 piece = index.get(text[i:j])
                 if piece is not None and best[i] + costs[piece] <= best[j]:

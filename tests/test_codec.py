@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmcompress import forms, modelfile
 from lmcompress.codec import MAX_LANES, Codec, layout, pack, spans, unpack
 from lmcompress.coder import BACKENDS
 from lmcompress.config import CodecConfig, ModelConfig
@@ -65,6 +66,25 @@ def test_without_a_model_bytes_are_the_symbols(config: CodecConfig) -> None:
 def test_round_trip_of_anything(data: bytes) -> None:
     codec = Codec(MODEL, CONFIGS[1])
     assert codec.decode(codec.encode(data), len(data)) == data
+
+
+RECORDS = "\n".join(f"{random.Random(i).random():.6f},{1000 + 7 * i}" for i in range(300)).encode()
+DATES = b"It was written in 1998 and printed in 2004, 2007 and 2010.\n" * 12
+SENTENCE = b"Nobody in the house knows who wrote the letters. " * 20
+
+
+@pytest.mark.parametrize("text", [RECORDS, DATES, SENTENCE])
+@pytest.mark.parametrize("network", [True, False])
+def test_digits_stay_alone_where_that_is_smaller(text: bytes, network: bool) -> None:
+    """Without a network they always do."""
+    codec = Codec(modelfile.load("fast"), CodecConfig(1024, 16, network=network))
+    tokenizer = codec.vocabulary.tokenizer
+    ways = [tokenizer.encode(text, alone) for alone in (False, True)]
+    form, tokens = codec.tokens(text)
+    assert form == forms.PLAIN and tokenizer.decode(tokens) == text
+    sizes = [len(codec._code(len(text), form, way.astype(np.int32), None, 1)) for way in ways]
+    assert np.array_equal(tokens, ways[sizes[1] < sizes[0] if network else True])
+    assert len(codec.encode(text)) == (min(sizes) if network else sizes[1])
 
 
 @given(st.integers(1, 3000), st.integers(1, 40))

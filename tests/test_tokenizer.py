@@ -47,17 +47,17 @@ TEXT = st.one_of(
 )
 
 
-def check(data, tokenizer=TOKENIZER):
-    ids = tokenizer.encode(data)
+def check(data, tokenizer=TOKENIZER, alone=False):
+    ids = tokenizer.encode(data, alone)
     assert ids.dtype == np.uint16 and (ids < tokenizer.vocab_size).all()
     assert tokenizer.decode(ids) == data
     return ids
 
 
 @settings(max_examples=500, deadline=None)
-@given(TEXT)
-def test_round_trip_and_reference(data):
-    assert np.array_equal(check(data), segment_reference(PIECES, COSTS, data))
+@given(TEXT, st.booleans())
+def test_round_trip_and_reference(data, alone):
+    assert np.array_equal(check(data, alone=alone), segment_reference(PIECES, COSTS, data, alone))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_round_trip_and_reference(data):
 def test_codes_and_digits(text):
     """What is alone is a piece by itself, the rest is cut as ever."""
     expected = text.encode().split(b"|")
-    ids = check(b"".join(expected))
+    ids = check(b"".join(expected), alone=True)
     assert [PIECES[i] for i in ids] == expected
 
 
@@ -164,11 +164,12 @@ def test_ten_megabytes_on_one_line():
     check(b"a" * 10_000_000)
 
 
-def test_without_the_extension(monkeypatch):
-    data = b"and then the string " * 10 + b"\0\xff"
-    ids = TOKENIZER.encode(data)
+@pytest.mark.parametrize("alone", [False, True])
+def test_without_the_extension(monkeypatch, alone):
+    data = b"and then the string 7fa3 " * 10 + b"\0\xff"
+    ids = TOKENIZER.encode(data, alone)
     monkeypatch.setattr(module, "_native", None)
-    assert np.array_equal(Tokenizer(PIECES, COSTS).encode(data), ids)
+    assert np.array_equal(Tokenizer(PIECES, COSTS).encode(data, alone), ids)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +189,6 @@ def test_vocabularies_that_cannot_work(pieces, costs):
 
 
 def test_longest_piece():
-    piece = bytes(range(128, 192))
+    piece = bytes(range(64))
     tokenizer = Tokenizer((*PIECES, piece), (*COSTS, 1))
     assert check(piece * 3, tokenizer).tolist() == [len(PIECES)] * 3

@@ -1,8 +1,8 @@
 /* Cheapest segmentation of bytes into vocabulary pieces (Viterbi over a byte trie).
  *
  * Knows: pieces and their integer costs. Does not know: what the costs mean, UTF-8, models.
- * Same result as tokenizer.segment_reference: of the paths that leave what is to be alone alone, of those the ones of
- * least total cost, of those the one whose last piece is shortest, then its last but one, and so on. */
+ * Same result as tokenizer.segment_reference: among the paths of least total cost (that leave alone what is told to
+ * stay alone), the one whose last piece is shortest, then its last but one, and so on. */
 #include "native.h"
 #include <stdlib.h>
 #include <string.h>
@@ -110,8 +110,7 @@ static PyObject *trie_new(PyObject *self, PyObject *args)
 static int is_digit(uint8_t c) { return c >= '0' && c <= '9'; }
 static int is_letter(uint8_t c) { return (c | 32) >= 'a' && (c | 32) <= 'z'; }
 
-/* alone[i] = 1 where text[i] is to be a piece of its own: digits, and letters of words that are codes
- * (tokenizer.alone_reference). */
+/* alone[i] = 1 where text[i] stays a piece by itself: digits, and letters of words that are codes (tokenizer.ALONE). */
 static void mark_alone(const uint8_t *text, size_t n, uint8_t *alone)
 {
     for (size_t start = 0, end; start < n; start = end + 1) {
@@ -134,9 +133,12 @@ static void mark_alone(const uint8_t *text, size_t n, uint8_t *alone)
 /* ids of the cheapest path over text[0..n), n <= WINDOW; returns how many.
  * best[i] <= 65535 * 65536 < 2^32: cost of the cheapest path that ends at i. */
 static size_t segment_window(const Trie *trie, const uint8_t *text, size_t n, uint32_t *best, uint16_t *last,
-                             uint8_t *alone, uint16_t *ids)
+                             uint8_t *alone, int leave, uint16_t *ids)
 {
-    mark_alone(text, n, alone);
+    if (leave)
+        mark_alone(text, n, alone);
+    else
+        memset(alone, 0, n);
     memset(best, 0xFF, (n + 1) * sizeof *best);
     best[0] = 0;
     for (size_t i = 0; i < n; i++) {
@@ -166,13 +168,15 @@ static size_t segment_window(const Trie *trie, const uint8_t *text, size_t n, ui
 }
 
 PyDoc_STRVAR(segment_doc,
-"segment(trie, data: bytes) -> bytes\n\n"
-"Ids of the cheapest segmentation, as native-endian uint16. Releases the GIL.");
+"segment(trie, data: bytes, alone: bool) -> bytes\n\n"
+"Ids of the cheapest segmentation, as native-endian uint16; alone: of those that leave digits and codes alone.\n"
+"Releases the GIL.");
 static PyObject *segment(PyObject *self, PyObject *args)
 {
     PyObject *capsule;
     Py_buffer data;
-    if (!PyArg_ParseTuple(args, "Oy*", &capsule, &data))
+    int leave;
+    if (!PyArg_ParseTuple(args, "Oy*p", &capsule, &data, &leave))
         return NULL;
     Trie *trie = PyCapsule_GetPointer(capsule, "lmcompress.trie");
     uint32_t *best = malloc((WINDOW + 1) * sizeof *best);
@@ -185,7 +189,7 @@ static PyObject *segment(PyObject *self, PyObject *args)
         Py_BEGIN_ALLOW_THREADS
         for (Py_ssize_t start = 0; start < data.len; start += WINDOW) {
             size_t n = data.len - start < WINDOW ? data.len - start : WINDOW;
-            count += segment_window(trie, (const uint8_t *)data.buf + start, n, best, last, alone,
+            count += segment_window(trie, (const uint8_t *)data.buf + start, n, best, last, alone, leave,
                                     ids + count);
         }
         Py_END_ALLOW_THREADS

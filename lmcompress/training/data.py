@@ -21,7 +21,6 @@ SEPARATOR = b"\0"  # between documents; its piece also starts every sequence and
 WEIGHTS = {  # times a category's share in bytes; 1 where not named
     "en_books": 2.0, "en_wiki": 2.0, "en_prose": 2.0,
     "zh_wiki": 2.0, "zh_law": 1.0, "zh_classics": 1.0, "zh_poetry_json": 1.0,
-    "csv": 3.0, "logs": 3.0, "json": 2.0,
 }  # fmt: skip
 
 

@@ -88,7 +88,7 @@ def _propose(texts: Sequence[bytes], size: int) -> list[bytes]:
         add_dummy_prefix=False,
         remove_extra_whitespaces=False,
         split_by_unicode_script=False,
-        split_digits=True,
+        split_digits=False,
         allow_whitespace_only_pieces=True,
         max_sentence_length=3 * _CHUNK + 16,
         max_sentencepiece_length=16,
