@@ -23,8 +23,8 @@ LONG_LINE = 60  # letters of a line of base64, at least
 
 _LETTERS = rb"[A-Za-z0-9+/]"
 _BASE64 = re.compile(
-    rb"(?m)^%b{%d,124}\r?\n(?:%b{2,124}={0,2}\r?\n)*|%b{%d,}={0,2}"
-    % (_LETTERS, LONG_LINE, _LETTERS, _LETTERS, SHORTEST)
+    rb"(?m)^%b{%d,124}\r?\n(?:%b{2,124}={0,2}\r?\n)*|(?<!%b)%b{%d,}={0,2}"
+    % (_LETTERS, LONG_LINE, _LETTERS, _LETTERS, _LETTERS, SHORTEST)
 )
 
 
