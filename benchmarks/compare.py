@@ -65,6 +65,7 @@ PATCHES: dict[str, tuple[Any, str, Any]] = {  # what no field of a recipe says
 COMPARISONS: dict[str, dict[str, dict[str, Any]]] = {  # fields of recipe or model; `patch`; `integers`: so measured
     "noise": {"seed 0": {}, "seed 1": {"seed": 1}},
     "pieces": {"2048": {}, "4096": {"vocab_size": 4096}, "8192": {"vocab_size": 8192}},
+    "digits": {"in pieces": {}, "alone": {"alone": True}},
     "characters": {
         "pieces": {},
         "characters": {"vocab_size": 256, "n_layer": 2, "d_ff": 288, "sequence": 512, "batch": 4},
@@ -122,8 +123,8 @@ def validation(ids: Path, tokenizer: Tokenizer) -> dict[str, list[bytes]]:
 def measured(base: Recipe, change: dict[str, Any], source: Path, out: Path, device: str = "cpu") -> dict[str, Any]:
     """Trains a variant, if it isn't trained yet, and measures it."""
     recipe = changed(base, change)
-    folders = [out / f"pieces-{r.model.vocab_size}" for r in (base, recipe)]
-    first, own = (prepare(source, f, r.model.vocab_size) for f, r in zip(folders, (base, recipe), strict=True))
+    folders = [out / f"pieces-{r.model.vocab_size}{'-alone' * r.alone}" for r in (base, recipe)]
+    first, own = (prepare(source, f, r.model.vocab_size, r.alone) for f, r in zip(folders, (base, recipe), strict=True))
     ids = folders[1] / "ids"
     size = bytes_per_token(ids)
     texts = validation(folders[0] / "ids", first)

@@ -432,7 +432,7 @@ def test_comparisons_and_what_can_be_taken_out(pool, tmp_path, monkeypatch):
     (tmp_path / "toy.json").write_text(json.dumps(toy))
     base = Recipe.load(tmp_path / "toy.json")
     comparisons = {
-        "one": {"base": {}, "integers": {"integers": True}, "bytes": {"vocab_size": 256}},
+        "one": {"base": {}, "integers": {"integers": True}, "bytes": {"vocab_size": 256}, "alone": {"alone": True}},
         "two": {"base": {}, **{name: {"patch": name} for name in compare.PATCHES}},
     }
     monkeypatch.setattr(compare, "COMPARISONS", comparisons)
@@ -446,6 +446,7 @@ def test_comparisons_and_what_can_be_taken_out(pool, tmp_path, monkeypatch):
     of = dict(zip(changes, lines, strict=True))
     assert all(0 < line["bits_per_byte"]["mean"] < 8.5 for line in lines)
     assert of["bytes"]["recipe"]["tokens"] > 1.1 * base.tokens, "as many bytes"
+    assert (out / "pieces-270-alone" / "ids" / "index.json").exists()
     for name in compare.PATCHES:
         assert of[name]["bits_per_byte"] != of["base"]["bits_per_byte"], name
     assert len(list((out / "runs").iterdir())) == 5, "base and integers are one run"

@@ -74,7 +74,7 @@ def train(
             raise click.UsageError(f"{', '.join(init)}: {error}") from None
         if pieces is not None:
             keep(pieces, out / "vocabulary.json")
-    tokenizer = prepare(source, out, recipe.model.vocab_size)
+    tokenizer = prepare(source, out, recipe.model.vocab_size, recipe.alone)
     done = run(recipe, out / "ids", out / "run", device, validate_every, start, minutes)
     if done and int(os.environ.get("RANK", 0)) == 0:
         path = finish(tokenizer, out, name)
@@ -121,15 +121,16 @@ def keep(tokenizer: Tokenizer, path: Path) -> None:
     path.write_text(text)
 
 
-def prepare(source: Path, out: Path, vocab_size: int) -> Tokenizer:
-    """The vocabulary (vocabulary.json) and the token ids (ids/) of a folder of text."""
+def prepare(source: Path, out: Path, vocab_size: int, alone: bool = False) -> Tokenizer:
+    """The vocabulary (vocabulary.json) and the token ids (ids/) of a folder of text, with digits and codes by themselves if
+    `alone`."""
     path = out / "vocabulary.json"
     if not path.exists():
-        keep(vocabulary.learn(data.sample(source, SAMPLE), vocab_size), path)
+        keep(vocabulary.learn(data.sample(source, SAMPLE), vocab_size, alone), path)
     saved = json.loads(path.read_text())
     tokenizer = Tokenizer(tuple(bytes.fromhex(p) for p in saved["pieces"]), tuple(saved["costs"]))
     if not (out / "ids" / "index.json").exists():
-        data.tokenize(source, tokenizer, out / "ids")
+        data.tokenize(source, tokenizer, out / "ids", alone)
     return tokenizer
 
 

@@ -61,7 +61,7 @@ def sample(folder: Path, total: int, seed: int = 0) -> list[bytes]:
     return chosen
 
 
-def tokenize(folder: Path, tokenizer: Tokenizer, out: Path) -> None:
+def tokenize(folder: Path, tokenizer: Tokenizer, out: Path, alone: bool = False) -> None:
     """Writes CATEGORY.train.u16 and CATEGORY.val.u16 (little-endian ids, each document preceded by the
     separator's id) and index.json with tokens and bytes of each."""
     out.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def tokenize(folder: Path, tokenizer: Tokenizer, out: Path) -> None:
         if name not in files:
             files[name] = (out / f"{name}.u16").open("wb")
             index[name] = {"tokens": 0, "bytes": 0}
-        ids = tokenizer.encode(SEPARATOR + document)
+        ids = tokenizer.encode(SEPARATOR + document, alone)
         files[name].write(ids.astype("<u2").tobytes())
         index[name]["tokens"] += len(ids)
         index[name]["bytes"] += len(document) + 1

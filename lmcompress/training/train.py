@@ -44,6 +44,7 @@ class Recipe:
     head_lr: float
     weight_decay: float
     seed: int = 0
+    alone: bool = False  # digits and codes are pieces by themselves in what is read
 
     @staticmethod
     def load(path: Path) -> Recipe:

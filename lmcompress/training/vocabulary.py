@@ -22,7 +22,7 @@ _CHUNK = 4000  # characters in one training sentence
 COST_UNIT = 64  # a cost of 64 is one bit
 
 
-def learn(texts: Sequence[bytes], vocab_size: int) -> Tokenizer:
+def learn(texts: Sequence[bytes], vocab_size: int, alone: bool = False) -> Tokenizer:
     """A vocabulary of `vocab_size` pieces: all 256 bytes (the separator 0x00 is id 0), and the most useful of what BPE
     finds in `texts`; costs are -log2 of the piece's share of the tokens.
 
@@ -30,14 +30,14 @@ def learn(texts: Sequence[bytes], vocab_size: int) -> Tokenizer:
     pruning of unigram vocabularies (Kudo 2018)."""
     pieces = [bytes([b]) for b in range(256)]
     if vocab_size > 256:
-        pieces += [p for p in _propose(texts, vocab_size * 3 // 2) if len(p) > 1]
+        pieces += [p for p in _propose(texts, vocab_size * 3 // 2, alone) if len(p) > 1]
     tokenizer = Tokenizer(tuple(pieces), (1,) * len(pieces))  # fewest pieces first, then what the counts say
     surplus = len(pieces) - vocab_size
     if surplus < 0:
         raise ValueError(f"the text gives only {len(pieces)} pieces")
     for keep in (vocab_size + surplus * 2 // 3, vocab_size + surplus // 3, vocab_size, vocab_size, vocab_size):
-        tokenizer, counts = _recount(tokenizer, texts)
-        tokenizer, counts = _recount(tokenizer, texts)
+        tokenizer, counts = _recount(tokenizer, texts, alone)
+        tokenizer, counts = _recount(tokenizer, texts, alone)
         saving = counts * _saving(tokenizer)
         saving[:256] = np.inf
         kept = np.sort(np.argsort(-saving, kind="stable")[:keep])
@@ -45,11 +45,11 @@ def learn(texts: Sequence[bytes], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def _recount(tokenizer: Tokenizer, texts: Sequence[bytes]) -> tuple[Tokenizer, np.ndarray]:
+def _recount(tokenizer: Tokenizer, texts: Sequence[bytes], alone: bool) -> tuple[Tokenizer, np.ndarray]:
     """One step of hard expectation-maximization: segment, count, set the costs by the counts."""
     counts = np.full(tokenizer.vocab_size, 0.5)
     for text in texts:
-        counts += np.bincount(tokenizer.encode(text), minlength=tokenizer.vocab_size)
+        counts += np.bincount(tokenizer.encode(text, alone), minlength=tokenizer.vocab_size)
     bits = -np.log2(counts / counts.sum())
     return Tokenizer(tokenizer.pieces, tuple(int(c) for c in np.maximum(1, np.rint(COST_UNIT * bits)))), counts
 
@@ -71,7 +71,7 @@ def _saving(tokenizer: Tokenizer) -> np.ndarray:
     return saving
 
 
-def _propose(texts: Sequence[bytes], size: int) -> list[bytes]:
+def _propose(texts: Sequence[bytes], size: int, alone: bool) -> list[bytes]:
     """About `size` pieces by BPE over bytes."""
     table = [_TO_TEXT[b] for b in range(256)]
     model = io.BytesIO()
@@ -88,7 +88,7 @@ def _propose(texts: Sequence[bytes], size: int) -> list[bytes]:
         add_dummy_prefix=False,
         remove_extra_whitespaces=False,
         split_by_unicode_script=False,
-        split_digits=False,
+        split_digits=alone,
         allow_whitespace_only_pieces=True,
         max_sentence_length=3 * _CHUNK + 16,
         max_sentencepiece_length=16,
