@@ -29,7 +29,8 @@ Progress = Callable[[float], None]  # told now and then what share of a block is
 MAX_LANES = 1024
 WORK = 8 << 20  # bytes in which network and mixer work
 STEPS = 64  # between two reports of progress
-TRIAL = 8192  # bytes of a block on which forms are tried, and segmentations
+TRIAL = 8192  # bytes of a block on which forms are tried
+LONG_TRIAL = 16384  # on which it is tried whether digits stay alone, which the mixer learns on the way
 NUMBERS = 1.01  # as many tokens with digits by themselves as without, from which on both are tried
 NETWORK, LIGHT = 1, 2  # flags of the codec parameters
 VERSION = 2 << 2  # of the mixer's arithmetic, above the flags; any other integer that it gives is a new one
@@ -123,7 +124,7 @@ class Codec:
         whether it has read such numbers."""
         if not self.config.network:
             return True
-        part = text[max(0, len(text) - TRIAL) // 2 :][:TRIAL]
+        part = text[max(0, len(text) - LONG_TRIAL) // 2 :][:LONG_TRIAL]
         whole, alone = (len(self.vocabulary.tokenizer.encode(part, alone)) for alone in (False, True))
         if alone < NUMBERS * whole:
             return False
