@@ -12,6 +12,7 @@ each level of the tree; docs/FORMAT.md has the order in words.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import isqrt
 
 import numpy as np
@@ -30,8 +31,9 @@ MAX_LANES = 1024
 WORK = 8 << 20  # bytes in which network and mixer work
 STEPS = 64  # between two reports of progress
 TRIAL = 8192  # bytes of a block on which forms are tried
-LONG_TRIAL = 16384  # on which it is tried whether digits stay alone, which the mixer learns on the way
-NUMBERS = 1.01  # as many tokens with digits by themselves as without, from which on both are tried
+NUMBERS_TRIAL, LONG_TRIAL = 1 << 14, 1 << 16  # on which it is tried whether digits stay alone; where there are many
+WHOLE_TRIAL = 1 << 18  # bytes of text up to which all of it is coded both ways where there are many
+SOME_NUMBERS, MANY_NUMBERS = 1.01, 1.2  # as many tokens with digits by themselves as without, at least
 NETWORK, LIGHT = 1, 2  # flags of the codec parameters
 VERSION = 2 << 2  # of the mixer's arithmetic, above the flags; any other integer that it gives is a new one
 
@@ -95,12 +97,13 @@ class Codec:
         """The payload of a block."""
         if not data:
             return b""
-        return self._code(len(data), *self.tokens(data, threads), progress, threads)
-
-    def tokens(self, data: bytes, threads: int = 0) -> tuple[int, np.ndarray]:
-        """The form of a block's content and its text's tokens, int32 [n], those that take fewest bytes on a part of it."""
         form, text = self._form(data, threads)
-        return self._segment(data, form, text, self._alone(text, threads))
+        ways = self._ways(text, threads)
+        payloads = []
+        for i, alone in enumerate(ways):
+            told = None if progress is None else partial(_tell, progress, i, len(ways))
+            payloads.append(self._code(len(data), *self._segment(data, form, text, alone), told, threads))
+        return min(payloads, key=len)
 
     def _form(self, data: bytes, threads: int) -> tuple[int, bytes]:
         """The form in which a part of the content takes fewest bytes, and the text of all of it. Whether CR LF helps or
@@ -119,16 +122,23 @@ class Codec:
         best = choices[sizes.index(min(sizes))]  # the first of equals
         return (form, text) if best == forms.FLAGS else _with(best, data, cost)
 
-    def _alone(self, text: bytes, threads: int) -> bool:
-        """Whether digits and codes take fewer bytes as pieces by themselves. Without a network they do; with one it depends on
-        whether it has read such numbers."""
+    def _ways(self, text: bytes, threads: int) -> list[bool]:
+        """Whether digits and codes are to be pieces by themselves, the way that takes fewest bytes on a part of the text, or both.
+        Without a network they are; one may have read such numbers in pieces, but the mixer learns them alone on the way."""
         if not self.config.network:
-            return True
-        part = text[max(0, len(text) - LONG_TRIAL) // 2 :][:LONG_TRIAL]
-        whole, alone = (len(self.vocabulary.tokenizer.encode(part, alone)) for alone in (False, True))
-        if alone < NUMBERS * whole:
-            return False
-        return self._size(part, forms.PLAIN, part, True, threads) < self._size(part, forms.PLAIN, part, False, threads)
+            return [True]
+        encode = self.vocabulary.tokenizer.encode
+        part = _middle(text, NUMBERS_TRIAL)
+        more = len(encode(part, True)) / len(encode(part))
+        if more < SOME_NUMBERS:
+            return [False]
+        if more >= MANY_NUMBERS:
+            part = _middle(text, len(text) if len(text) <= WHOLE_TRIAL else LONG_TRIAL)
+        ways = [False, True]
+        if len(part) == len(text):
+            return ways
+        sizes = [self._size(part, forms.PLAIN, part, alone, threads) for alone in ways]
+        return [ways[sizes.index(min(sizes))]]
 
     def _segment(self, data: bytes, form: int, text: bytes, alone: bool) -> tuple[int, np.ndarray]:
         tokens = self.vocabulary.tokenizer.encode(text, alone).astype(np.int32)
@@ -163,12 +173,7 @@ class Codec:
                 raise CorruptError("an empty block has a payload")
             return b""
         reader = Reader(payload)
-        n_tokens, form = reader.varint(raw_size), forms.PLAIN
-        if n_tokens == 0:
-            (form,) = reader.take(1)
-            if form == forms.PLAIN:
-                raise CorruptError("a block without tokens")
-            n_tokens = reader.varint(raw_size)
+        form, n_tokens = head(reader, raw_size)
         n_lanes = reader.varint(most_lanes(self.config, raw_size, n_tokens))
         if n_lanes == 0:
             raise CorruptError("a block without tokens or lanes")
@@ -192,6 +197,25 @@ class Codec:
     def memory(self, raw_size: int) -> int:
         """What memory() says of this codec."""
         return memory(self.config, self.engines.model, raw_size)
+
+
+def head(reader: Reader, raw_size: int) -> tuple[int, int]:
+    """The form and the number of tokens that a payload begins with. Raises CorruptError."""
+    n_tokens, form = reader.varint(raw_size), forms.PLAIN
+    if n_tokens == 0:
+        (form,) = reader.take(1)
+        if form == forms.PLAIN:
+            raise CorruptError("a block without tokens")
+        n_tokens = reader.varint(raw_size)
+    return form, n_tokens
+
+
+def _tell(progress: Progress, done: int, of: int, share: float) -> None:
+    progress((done + share) / of)
+
+
+def _middle(text: bytes, size: int) -> bytes:
+    return text[max(0, len(text) - size) // 2 :][:size]
 
 
 def _with(flags: int | None, data: bytes, cost: forms.Cost) -> tuple[int, bytes]:

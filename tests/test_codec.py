@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmcompress import forms, modelfile
-from lmcompress.codec import MAX_LANES, Codec, layout, pack, spans, unpack
+from lmcompress.bits import Reader
+from lmcompress.codec import MAX_LANES, Codec, _middle, head, layout, pack, spans, unpack
 from lmcompress.coder import BACKENDS
 from lmcompress.config import CodecConfig, ModelConfig
 from lmcompress.distribution import Distribution
@@ -78,13 +80,27 @@ SENTENCE = b"Nobody in the house knows who wrote the letters. " * 20
 def test_digits_stay_alone_where_that_is_smaller(text: bytes, network: bool) -> None:
     """Without a network they always do."""
     codec = Codec(modelfile.load("fast"), CodecConfig(1024, 16, network=network))
-    tokenizer = codec.vocabulary.tokenizer
-    ways = [tokenizer.encode(text, alone) for alone in (False, True)]
-    form, tokens = codec.tokens(text)
-    assert form == forms.PLAIN and tokenizer.decode(tokens) == text
-    sizes = [len(codec._code(len(text), form, way.astype(np.int32), None, 1)) for way in ways]
-    assert np.array_equal(tokens, ways[sizes[1] < sizes[0] if network else True])
-    assert len(codec.encode(text)) == (min(sizes) if network else sizes[1])
+    ways = [codec.vocabulary.tokenizer.encode(text, alone).astype(np.int32) for alone in (False, True)]
+    sizes = [len(codec._code(len(text), forms.PLAIN, way, None, 1)) for way in ways]
+    told: list[float] = []
+    payload = codec.encode(text, told.append)
+    assert len(payload) == (min(sizes) if network else sizes[1]) and codec.decode(payload, len(text)) == text
+    assert head(Reader(payload), len(text)) == (forms.PLAIN, len(ways[sizes[1] < sizes[0] if network else True]))
+    assert told == sorted(told) and max(told) < 1
+
+
+def test_digits_of_long_texts_are_tried_on_a_part() -> None:
+    codec = Codec(modelfile.load("fast"), CodecConfig(1024, 16))
+    tried = []
+    with mock.patch.object(
+        codec, "_size", side_effect=lambda part, form, text, alone, threads: tried.append(part) or alone
+    ):
+        assert codec._ways(SENTENCE * 200, 1) == [False] and not tried, "no digits"
+        assert codec._ways(DATES * 400, 1) == [False] and tried == [_middle(DATES * 400, 1 << 16)] * 2
+        words = (SENTENCE * 2 + DATES[:59]) * 20
+        tried.clear()
+        assert codec._ways(words, 1) == [False] and tried == [_middle(words, 1 << 14)] * 2, "few digits"
+        assert codec._ways(DATES, 1) == [False, True], "all of it both ways"
 
 
 @given(st.integers(1, 3000), st.integers(1, 40))
