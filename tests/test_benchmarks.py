@@ -449,7 +449,7 @@ def test_comparisons_and_what_can_be_taken_out(pool, tmp_path, monkeypatch):
     assert (out / "pieces-270-alone" / "ids" / "index.json").exists()
     for name in compare.PATCHES:
         assert of[name]["bits_per_byte"] != of["base"]["bits_per_byte"], name
-    assert len(list((out / "runs").iterdir())) == 5, "base and integers are one run"
+    assert len(list((out / "runs").iterdir())) == 6, "base and integers are one run"
     with monkeypatch.context() as patch:
         patch.setattr(compare.train, "train", None)
         again = compare.run(base, pool, out, ["one", "two"])
