@@ -10,6 +10,7 @@ import json
 import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import breakdown, kernels, results
@@ -49,6 +50,16 @@ def by_label(rows: Iterable[Row]) -> dict[str, list[Row]]:
 def at_home(records: Sequence[R]) -> list[R]:
     home = results.home(records)
     return [record for record in records if record.processor == home]
+
+
+def rows_at_home(rows: Sequence[Row]) -> list[Row]:
+    """Sizes are the same on every processor, though not of every version: those measured last on any."""
+    last = {row.key()[1:]: row for row in sorted(rows, key=lambda row: row.date)}
+    return [
+        replace(row, coded_bytes=found.coded_bytes, bpb=found.bpb, bpc=found.bpc, ok=row.ok and found.ok)
+        for row in at_home(rows)
+        for found in [last[row.key()[1:]]]
+    ]
 
 
 def complete(rows: Iterable[Row], count: int) -> dict[str, list[Row]]:
@@ -294,13 +305,13 @@ def markdown(table: Table) -> str:
 
 
 def tables(rows: list[Row]) -> dict[str, Table]:
-    """Those of codecs and files, on one processor but for the first and the second."""
+    """Those of codecs and files, speeds and memory on one processor but for the first and the second."""
     found = {"machine": machine_table(rows)}
     evaluation = collections()["evaluation"]
     found["processors"] = processors_table(
         [row for row in rows if row.study == "files" and row.sha256 in evaluation], len(evaluation)
     )
-    rows = at_home(rows)
+    rows = rows_at_home(rows)
     for name, names in collections().items():
         group = [row for row in rows if row.study == "files" and row.sha256 in names]
         if group:
@@ -348,7 +359,7 @@ def write(plots: bool = True, folder: Path = results.RESULTS, docs: Path = DOCS)
     if plots:
         from benchmarks import plot
 
-        rows, breakdowns = at_home(rows), at_home(breakdowns)
+        rows, breakdowns = rows_at_home(rows), at_home(breakdowns)
         sets = collections()
         measured = {name: [r for r in rows if r.study == "files" and r.sha256 in names] for name, names in sets.items()}
         name = "evaluation" if measured["evaluation"] else "samples"

@@ -270,6 +270,8 @@ def test_speeds_of_two_processors_are_not_added(text):
     other = dataclasses.replace(fast, codec="xz-9e")
     assert results.latest([fast, slow, other]) == [fast, slow, other]
     assert report.at_home([slow, fast, other]) == [fast, other] and report.at_home([]) == []
+    later = dataclasses.replace(slow, date="9999", coded_bytes=1, bpb=0.5)
+    assert report.rows_at_home([fast, later, other]) == [dataclasses.replace(fast, coded_bytes=1, bpb=0.5), other]
     lines = report.processors_table([fast, slow, other], 1)[2:]
     assert [line[:2] + [line[3]] for line in lines] == [["gzip-9", "Quick", "2"], ["gzip-9", "Slow", "1"]]
 
