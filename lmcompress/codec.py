@@ -112,7 +112,7 @@ class Codec:
         form, text = forms.to_text(data, cost)
         if form == forms.PLAIN:
             return form, text
-        part = data[max(0, len(data) - TRIAL) // 4 * 2 :][:TRIAL]
+        part = _middle(data, TRIAL)
         choices: list[int | None] = [forms.FLAGS]
         choices += [forms.FLAGS & ~forms.LINES] if form & forms.LINES else []
         choices += [None] if form & ~forms.FLAGS != forms.MAIL and form != forms.LINES else []
@@ -214,8 +214,9 @@ def _tell(progress: Progress, done: int, of: int, share: float) -> None:
     progress((done + share) / of)
 
 
-def _middle(text: bytes, size: int) -> bytes:
-    return text[max(0, len(text) - size) // 2 :][:size]
+def _middle(data: bytes, size: int) -> bytes:
+    """From an even place on, so that units of UTF-16 stay whole."""
+    return data[max(0, len(data) - size) // 4 * 2 :][:size]
 
 
 def _with(flags: int | None, data: bytes, cost: forms.Cost) -> tuple[int, bytes]:

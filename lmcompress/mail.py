@@ -13,19 +13,17 @@ LF; with CRLF added, in CR LF; with q = 0 in no line of its own.
 from __future__ import annotations
 
 import re
-from base64 import b64decode, b64encode
-from binascii import Error
 from bisect import bisect
 from collections.abc import Iterator
 
-from lmcompress import charsets
+from lmcompress import base64lines, charsets
+from lmcompress.base64lines import LETTERS, LONG, end_of
 from lmcompress.errors import CorruptError
 from lmcompress.marks import mark, replaced
 
 BREAK, JOIN, END = map(mark, range(3))
 SET, BASE64, CRLF, TURN = 0x10, 0x40, 0x20, 0x80
 SHORTEST, USUAL, LONGEST = 16, 75, 127  # limits of quoted-printable lines
-LONG = 60  # characters of a base64 line, at least
 MOST = 4  # bytes for each of content, before base64
 SETS = {
     number: re.compile(names, re.ASCII | re.IGNORECASE)
@@ -44,9 +42,8 @@ _POINTS = re.compile(  # characters beyond ASCII in quoted-printable
 )
 _OCTETS = re.compile(rb"(?:=[89A-F][0-9A-F])+")
 _NAMED = re.compile(rb"(?i)charset\s*=\s*\"?([a-z0-9_-]+)")
-_LETTERS = rb"[A-Za-z0-9+/]"
-_CODED_LINES = re.compile(rb"(?m)^%b{%d,124}\r?\n(?:%b{2,124}={0,2}\r?\n)*" % (_LETTERS, LONG, _LETTERS))
-_CODED_WORD = re.compile(rb"(=\?([A-Za-z0-9_-]{1,40})\?[Bb]\?)(%b{3,}={0,2})(?=\?=)" % _LETTERS)
+_CODED_LINES = re.compile(base64lines.LINES)
+_CODED_WORD = re.compile(rb"(=\?([A-Za-z0-9_-]{1,40})\?[Bb]\?)(%b{3,}={0,2})(?=\?=)" % LETTERS)
 _MARK_OF_BREAK = re.compile(b"(" + BREAK + b"|" + JOIN + b")")
 _MARK_OF_SET = mark(SET)[:3] + b"[\x93-\x9c]"
 _MARK_OF_TURN = re.compile(b"(" + mark(TURN)[:2] + b"[\xba\xbb][\x80-\xbf])(" + _MARK_OF_SET + b")?")
@@ -58,8 +55,8 @@ _TRACES = [  # each begins with a byte that is quickly found
     for pattern in (
         rb"=\r?\n",
         rb"=[C-F][0-9A-F]=[89AB]",
-        rb"\?[Bb]\?%b+=*\?=" % _LETTERS,
-        rb"\n%b{%d}" % (_LETTERS, LONG),
+        rb"\?[Bb]\?%b+=*\?=" % LETTERS,
+        rb"\n%b{%d}" % (LETTERS, LONG),
     )
 ]
 
@@ -99,7 +96,8 @@ def to_data(text: bytes, size: int) -> bytes:
 
 def _in_base64(begin: bytes, part: bytes) -> bytes:
     coded = begin[3] & 63
-    return _coded(_in_set(part, _set_of_mark(begin[4:])), 4 * (coded & (CRLF - 1)), b"\r\n" if coded & CRLF else b"\n")
+    content, end = _in_set(part, _set_of_mark(begin[4:])), b"\r\n" if coded & CRLF else b"\n"
+    return base64lines.write(content, 4 * (coded & (CRLF - 1)), end)
 
 
 def _set(name: bytes) -> int:
@@ -134,20 +132,10 @@ def _of_set(data: bytes, charset: int) -> bytes:
         return data
 
 
-def _coded(content: bytes, length: int, end: bytes) -> bytes:
-    letters = b64encode(content)
-    if length == 0:
-        return letters
-    return b"".join(letters[i : i + length] + end for i in range(0, len(letters), length))
-
-
 def _decoded(coded: bytes, length: int, end: bytes, charset: int) -> bytes | None:
     """The text of a part in base64, with its marks, in UTF-8 or else this set; None where it is none."""
-    try:
-        content = b64decode(coded.replace(end, b"") if end else coded, validate=True)
-    except Error:
-        return None
-    if _coded(content, length, end) != coded:
+    content = base64lines.read(coded, length, end)
+    if content is None:
         return None
     try:
         content.decode()
@@ -169,7 +157,7 @@ def _is_binary(content: bytes) -> bool:
 def _of_lines(run: bytes, charset: int) -> bytes:
     """Lines that may be base64."""
     first = run[: run.index(b"\n") + 1]
-    end = _end_of(first)
+    end = end_of(first)
     length = len(first) - len(end)
     if length % 4:
         return run
@@ -201,7 +189,7 @@ def _of_quoted(lines: list[bytes]) -> Iterator[bytes]:
                 continue
         for line in lines[i : j + 1]:
             if line.isascii():
-                if state[0] and len(line) - len(_end_of(line)) > state[0]:
+                if state[0] and len(line) - len(end_of(line)) > state[0]:
                     state = 0, state[1]
                     yield _turn(*state)
             else:
@@ -227,10 +215,6 @@ def _is_utf_8(data: bytes) -> bool:
     return True
 
 
-def _end_of(line: bytes) -> bytes:
-    return b"\r\n" if line.endswith(b"\r\n") else b"\n" if line.endswith(b"\n") else b""
-
-
 def _next_break(letters: bytes, at: int, room: int) -> int:
     """Where in the letters from `at` on a soft break is due, if so many have room; = and its two digits stay together."""
     end = at + room
@@ -245,7 +229,7 @@ def _next_break(letters: bytes, at: int, room: int) -> int:
 def _unquoted(lines: list[bytes], latest: int, named: int) -> tuple[bytes, int, int | None]:
     """The text of a line and those before it that end in soft breaks, the limit with which it comes back, the latest one
     if possible, and its character set, if only one does. No text where these seem to be something else."""
-    whole, last = b"".join(lines), _end_of(lines[-1])
+    whole, last = b"".join(lines), end_of(lines[-1])
     soft = b"=" + (last or b"\n")
     if not whole.isascii() or not all(line.endswith(soft) for line in lines[:-1]):
         return b"", latest, None
@@ -313,7 +297,7 @@ def _quoted(line: bytes, limit: int, charset: int) -> bytes:
     """A line of text in quoted-printable."""
     if len(line) <= limit and line.isascii():
         return line
-    end = _end_of(line)
+    end = end_of(line)
     soft, coded, column = b"=" + (end or b"\n"), bytearray(), 0
     for part in _MARK_OF_BREAK.split(line[: len(line) - len(end)]):
         if part in (BREAK, JOIN):

@@ -203,10 +203,7 @@ class BlockDecoder:
 
     def memory(self, block: Block) -> int:
         """Bytes that decoding it takes at most, the model aside. Raises as decode() does."""
-        needed = 2 * block.raw_size + block.coded_size
-        if block.method == ZSTD and block.payload and _window(block.payload) <= MAX_WINDOW:
-            needed += _window(block.payload)
-        self._allow(needed)
+        self._allow(needed := 2 * block.raw_size + block.coded_size + _window_memory(block.method, block.payload))
         if block.method in NEED_CODEC:
             needed = block.coded_size + self._codec.memory(block.raw_size)
             self._allow(needed)
@@ -224,13 +221,13 @@ class BlockDecoder:
         else:
             codec = self._codec
             self.engine_name = codec.engine_name
-            reader, size = Reader(block.payload), block.raw_size
-            parts: list[noise.Part] = []
-            apart = b""
-            if block.method == MIXED:
-                parts, size = noise.parse(reader, size)
+            if block.method == LM:
+                data = codec.decode(block.payload, block.raw_size, progress, threads)
+            else:
+                reader = Reader(block.payload)
+                parts, size = noise.parse(reader, block.raw_size)
                 apart = self._apart(reader, sum(part.size for part in parts))
-            data = noise.join(parts, apart, codec.decode(reader.rest(), size, progress, threads))
+                data = noise.join(parts, apart, codec.decode(reader.rest(), size, progress, threads))
         block.check_raw(data)
         return data
 
@@ -240,8 +237,7 @@ class BlockDecoder:
         stored = reader.take(reader.varint(size))
         if method not in (STORED, ZSTD) or not stored or method == STORED and len(stored) != size:
             raise CorruptError("a block's noise is not what its parts say")
-        if method == ZSTD:
-            self._allow(2 * size + len(stored) + min(_window(stored), MAX_WINDOW))
+        self._allow(2 * size + len(stored) + _window_memory(method, stored))
         return _plain(method, stored, size)
 
     def _allow(self, needed: int) -> None:
@@ -284,6 +280,12 @@ def _zstd_decompress(payload: bytes, raw_size: int) -> bytes:
         if "not enough memory" in str(error):
             raise MemoryError(f"a zstd block needs {raw_size + _window(payload)} bytes of memory") from None
         raise CorruptError(f"a zstd block does not decode: {error}") from None
+
+
+def _window_memory(method: int, payload: bytes) -> int:
+    """Bytes that a block's or noise's window takes; 0 where there is none, or one that is refused."""
+    window = _window(payload) if method == ZSTD and payload else 0
+    return window if window <= MAX_WINDOW else 0
 
 
 def _window(payload: bytes) -> int:

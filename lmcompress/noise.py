@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import zlib
-from base64 import b64decode, b64encode
-from binascii import Error
 from dataclasses import dataclass
 
+from lmcompress import base64lines
+from lmcompress.base64lines import LETTERS, LONG, end_of
 from lmcompress.bits import Reader, Writer
 from lmcompress.errors import CorruptError
 
@@ -19,13 +19,11 @@ WINDOW, STEP = 4096, 512  # bytes that are looked at together; by which ends are
 INCOMPRESSIBLE = 0.97  # of its size, from which on what zlib leaves says noise
 VARIED = 190  # different bytes in 512 of noise, at least (it has about 221, prose 50)
 SHORTEST = 1024  # letters of base64
-LONG_LINE = 60  # letters of a line of base64, at least
 
-_LETTERS = rb"[A-Za-z0-9+/]"
-_BASE64 = re.compile(
-    rb"(?m)^%b{%d,124}\r?\n(?:%b{2,124}={0,2}\r?\n)*|(?<!%b)%b{%d,}={0,2}"
-    % (_LETTERS, LONG_LINE, _LETTERS, _LETTERS, _LETTERS, SHORTEST)
-)
+_BASE64 = re.compile(base64lines.LINES + rb"|(?<!%b)%b{%d,}={0,2}" % (LETTERS, LETTERS, SHORTEST))
+
+
+Place = tuple[int, int, int | None, bool, bytes]  # where it begins and ends in a content, line, crlf, the noise
 
 
 @dataclass(frozen=True)
@@ -55,18 +53,17 @@ class Part:
         """What the content has for it."""
         if self.line is None:
             return noise
-        letters, line = b64encode(noise), self.line
-        return b"".join(letters[i : i + line] + self.end for i in range(0, len(letters), line)) if line else letters
+        return base64lines.write(noise, self.line, self.end)
 
 
 def split(content: bytes) -> tuple[list[Part], bytes, bytes]:
     """The parts that are noise, their noise, the rest."""
     parts: list[Part] = []
     noise, rest, done, left = [], [], 0, 0
-    for start, end, part, found in sorted(_as_it_is(content) + _in_base64(content), key=lambda place: place[0]):
+    for start, end, line, crlf, found in sorted(_as_it_is(content) + _in_base64(content), key=lambda place: place[0]):
         if start >= done:
             left += start - done
-            parts.append(Part(left, part.size, part.line, part.crlf))
+            parts.append(Part(left, len(found), line, crlf))
             noise.append(found)
             rest.append(content[done:start])
             done = end
@@ -101,7 +98,7 @@ def parse(reader: Reader, content_size: int) -> tuple[list[Part], int]:
         start += reader.varint(content_size)
         size, coded = reader.varint(content_size), reader.varint(2 * content_size + 2)
         part = Part(start, size, (coded - 1) // 2, coded % 2 == 0) if coded else Part(start, size)
-        if size == 0 or part.crlf and not part.line or part.line and part.line < LONG_LINE:
+        if size == 0 or part.crlf and not part.line or part.line and part.line < LONG:
             raise CorruptError("a block has noise in a form that there is not")
         left -= part.content_size
         parts.append(part)
@@ -110,39 +107,37 @@ def parse(reader: Reader, content_size: int) -> tuple[list[Part], int]:
     return parts, left
 
 
-def _as_it_is(content: bytes) -> list[tuple[int, int, Part, bytes]]:
+def _as_it_is(content: bytes) -> list[Place]:
     places: list[list[int]] = []
     for start in range(0, len(content) - WINDOW + 1, WINDOW):
         if _is_varied(content[start : start + STEP]) and _is_noise(content[start : start + WINDOW]):
             if not places or places[-1][1] < start:
                 places.append([start, start])
             places[-1][1] = start + WINDOW
-    done, result = 0, []
+    done = 0
+    result: list[Place] = []
     for start, end in places:
         for _ in range(1, WINDOW // STEP):  # windows beside are no noise as a whole
             start -= STEP * (start - STEP >= done and _is_varied(content[start - STEP : start]))
             end += STEP * (end + STEP <= len(content) and _is_varied(content[end : end + STEP]))
-        result.append((start, end, Part(0, end - start), content[start:end]))
+        result.append((start, end, None, False, content[start:end]))
         done = end
     return result
 
 
-def _in_base64(content: bytes) -> list[tuple[int, int, Part, bytes]]:
-    result: list[tuple[int, int, Part, bytes]] = []
+def _in_base64(content: bytes) -> list[Place]:
+    result: list[Place] = []
     if all(b" " in content[i : i + STEP] for i in range(0, len(content), STEP)):
         return result
     for run in _BASE64.finditer(content):
-        first, newline, _ = run[0].partition(b"\n")
-        crlf = first.endswith(b"\r")
         if len(run[0]) < SHORTEST:
             continue
-        try:
-            noise = b64decode(run[0].replace(b"\r\n" if crlf else b"\n", b""), validate=True)
-        except Error:
-            continue
-        part = Part(0, len(noise), len(first) - crlf if newline else 0, crlf)
-        if _is_noise(noise) and part.content(noise) == run[0]:
-            result.append((*run.span(), part, noise))
+        first = run[0][: run[0].find(b"\n") + 1]
+        end = end_of(first)
+        line = len(first) - len(end)
+        noise = base64lines.read(run[0], line, end)
+        if noise is not None and _is_noise(noise):
+            result.append((*run.span(), line, end == b"\r\n", noise))
     return result
 
 

@@ -101,7 +101,7 @@ def byte_tokenizer() -> Tokenizer:
 
 
 def segment_reference(pieces: Sequence[bytes], costs: Sequence[int], data: bytes, alone: bool = False) -> np.ndarray:
-    """The same ids as the compiled segmentation, in plain Python: if `alone`, what matches ALONE byte for byte; else, among the
+    """The same ids as the compiled segmentation, in plain Python: what matches ALONE byte for byte if `alone`; of the rest, among the
     cheapest paths, the one whose last piece is shortest, then the last but one, and so on. Returns uint16 [n]."""
     index = {piece: i for i, piece in enumerate(pieces)}
     longest = max(map(len, pieces))

@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lmcompress"
 FLOORS = [  # from the ground up; rooms on one floor do not know each other
     {"errors", "config", "inorder", "_native"},
-    {"bits", "charsets", "marks"},
+    {"base64lines", "bits", "charsets", "marks"},
     {"mail", "noise", "strings"},
     {"coder", "distribution", "forms", "tokenizer", "tree"},
     {"modelfile"},

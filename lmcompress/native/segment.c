@@ -114,16 +114,15 @@ static int is_letter(uint8_t c) { return (c | 32) >= 'a' && (c | 32) <= 'z'; }
 static void mark_alone(const uint8_t *text, size_t n, uint8_t *alone)
 {
     for (size_t start = 0, end; start < n; start = end + 1) {
-        int letters = 0, changes = 0, lower = 1, upper = 1;
+        int changes = 0, lower = 1, upper = 1;
         for (end = start; end < n && (is_digit(text[end]) || is_letter(text[end])); end++) {
             uint8_t c = text[end];
             alone[end] = (uint8_t)is_digit(c);
             changes += end > start && is_digit(c) != is_digit(text[end - 1]);
-            letters += is_letter(c);
             lower &= is_digit(c) || (c >= 'a' && c <= 'f');
             upper &= is_digit(c) || (c >= 'A' && c <= 'F');
         }
-        if (letters && changes && (changes >= CODE_CHANGES || (end - start >= CODE_HEX && (lower || upper))))
+        if (changes && (changes >= CODE_CHANGES || (end - start >= CODE_HEX && (lower || upper))))
             memset(alone + start, 1, end - start);
         if (end < n)
             alone[end] = 0;
