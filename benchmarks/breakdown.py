@@ -23,7 +23,7 @@ from benchmarks.measure import circumstances
 from benchmarks.results import Record
 from lmcompress import methods, predictor
 from lmcompress.bits import Reader
-from lmcompress.codec import head, most_lanes
+from lmcompress.codec import MAX_LANES, head
 from lmcompress.coder import Decoder, Encoder, _native
 from lmcompress.stream import BLOCK_SIZE
 
@@ -171,7 +171,8 @@ def measured(path: Path, level: int, threads: int, limit: int, repeats: int) -> 
     """Both directions of the first `limit` bytes, one block at most."""
     data = path.read_bytes()[: min(limit, BLOCK_SIZE)]
     codec: Any = methods.load_for_writing(level, None, threads).codec
-    _, tokens = head(Reader(codec.encode(data)), len(data))
+    reader = Reader(codec.encode(data)[1])
+    _, tokens = head(reader, len(data))
     archive = lmcompress.compress(data, level, threads=threads)
     if lmcompress.decompress(archive, threads=threads) != data:
         raise AssertionError(f"{path} does not round-trip")
@@ -188,7 +189,7 @@ def measured(path: Path, level: int, threads: int, limit: int, repeats: int) -> 
             Breakdown(
                 **(around | spent), level=level, engine=codec.engine_name, direction=direction, threads=threads, file=path.name,
                 sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), tokens=tokens,
-                lanes=most_lanes(codec.config, len(data), tokens), elapsed=elapsed,
+                lanes=reader.varint(MAX_LANES), elapsed=elapsed,
             )
         )  # fmt: skip
     return rows

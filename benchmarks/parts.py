@@ -21,8 +21,8 @@ LANES = (1, 8, 32)
 def coded(model: Model | None, config: CodecConfig, data: bytes, threads: int) -> float:
     """Bits per byte of one block, decoded again and compared."""
     codec = Codec(model, config, threads)
-    payload = codec.encode(data)
-    if codec.decode(payload, len(data)) != data:
+    learned, payload = codec.encode(data)
+    if codec.decode(payload, len(data), learned) != data:
         raise AssertionError(f"{config} does not round-trip")
     return 8 * len(payload) / len(data)
 

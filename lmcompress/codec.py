@@ -11,9 +11,11 @@ each level of the tree; docs/FORMAT.md has the order in words.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from math import isqrt
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,9 +33,14 @@ MAX_LANES = 1024
 WORK = 8 << 20  # bytes in which network and mixer work
 STEPS = 64  # between two reports of progress
 TRIAL = 8192  # bytes of a block on which forms are tried
-NUMBERS_TRIAL, LONG_TRIAL = 1 << 14, 1 << 16  # on which it is tried whether digits stay alone; where there are many
-WHOLE_TRIAL = 1 << 18  # bytes of text up to which all of it is coded both ways where there are many
+# ways to code a text are tried: from so many bytes on, on so many; those that take so much more than the best are out
+TRIALS = ((1 << 15, 1 << 14, 1.25), (1 << 17, 1 << 16, 1.06), (1 << 21, 1 << 18, 1.0))
+WHOLE_TRIAL = 1 << 18  # bytes of text up to which all of it is coded in every way that is left
 SOME_NUMBERS, MANY_NUMBERS = 1.01, 1.2  # as many tokens with digits by themselves as without, at least
+STRANGE = 2.3  # bytes a token in text that the vocabulary was not made for, at most
+WORTH = 1.01  # of what the network takes, up to which learning alone is chosen: it is ten times as fast, or more
+PROMISING = 1.02  # and on a part: the longer a text is, the more there is to learn
+LEARNED_UNIT = 1 << 18  # of lanes without the network, at least
 NETWORK, LIGHT = 1, 2  # flags of the codec parameters
 VERSION = 2 << 2  # of the mixer's arithmetic, above the flags; any other integer that it gives is a new one
 
@@ -83,6 +90,16 @@ def memory(config: CodecConfig, model: Model | None, raw_size: int) -> int:
     )
 
 
+class Way(NamedTuple):
+    """How a text may be coded."""
+
+    network: bool
+    alone: bool  # digits and codes are pieces by themselves
+
+
+LEARNING = Way(False, True)
+
+
 class Codec:
     """Encoder and decoder of blocks, several at once if called from several threads. `model` None: bytes instead of a
     vocabulary's pieces, and no network. threads: of a block that does not say otherwise."""
@@ -93,17 +110,18 @@ class Codec:
         self.engines = Engines(model, config, threads, engine)
         self.engine_name = self.engines.name
 
-    def encode(self, data: bytes, progress: Progress | None = None, threads: int = 0) -> bytes:
-        """The payload of a block."""
+    def encode(self, data: bytes, progress: Progress | None = None, threads: int = 0) -> tuple[bool, bytes]:
+        """Whether the block is coded without the network that the configuration has, and its payload."""
         if not data:
-            return b""
+            return False, b""
         form, text = self._form(data, threads)
+        payloads: dict[Way, bytes] = {}
         ways = self._ways(text, threads)
-        payloads = []
-        for i, alone in enumerate(ways):
+        for i, way in enumerate(ways):
             told = None if progress is None else partial(_tell, progress, i, len(ways))
-            payloads.append(self._code(len(data), *self._segment(data, form, text, alone), told, threads))
-        return min(payloads, key=len)
+            payloads[way] = self._code(len(data), *self._segment(data, form, text, way), way.network, told, threads)
+        way = _best({way: len(payload) for way, payload in payloads.items()}, WORTH)
+        return way.network != self.config.network, payloads[way]
 
     def _form(self, data: bytes, threads: int) -> tuple[int, bytes]:
         """The form in which a part of the content takes fewest bytes, and the text of all of it. Whether CR LF helps or
@@ -118,43 +136,55 @@ class Codec:
         choices += [None] if form & ~forms.FLAGS != forms.MAIL and form != forms.LINES else []
         if len(choices) == 1:
             return form, text
-        sizes = [self._size(part, *_with(flags, part, cost), not self.config.network, threads) for flags in choices]
+        way = Way(self.config.network, not self.config.network)
+        sizes = [self._size(part, *_with(flags, part, cost), way, threads) for flags in choices]
         best = choices[sizes.index(min(sizes))]  # the first of equals
         return (form, text) if best == forms.FLAGS else _with(best, data, cost)
 
-    def _ways(self, text: bytes, threads: int) -> list[bool]:
-        """Whether digits and codes are to be pieces by themselves, the way that takes fewest bytes on a part of the text, or both.
-        Without a network they are; one may have read such numbers in pieces, but the mixer learns them alone on the way."""
-        if not self.config.network:
-            return [True]
-        encode = self.vocabulary.tokenizer.encode
-        part = _middle(text, NUMBERS_TRIAL)
-        more = len(encode(part, True)) / len(encode(part))
-        if more < SOME_NUMBERS:
-            return [False]
-        if more >= MANY_NUMBERS:
-            part = _middle(text, len(text) if len(text) <= WHOLE_TRIAL else LONG_TRIAL)
-        ways = [False, True]
-        if len(part) == len(text):
-            return ways
-        sizes = [self._size(part, forms.PLAIN, part, alone, threads) for alone in ways]
-        return [ways[sizes.index(min(sizes))]]
+    def _ways(self, text: bytes, threads: int) -> list[Way]:
+        """Those ways to code a text of which parts of it do not tell that another takes fewer bytes.
 
-    def _segment(self, data: bytes, form: int, text: bytes, alone: bool) -> tuple[int, np.ndarray]:
-        tokens = self.vocabulary.tokenizer.encode(text, alone).astype(np.int32)
+        Networks may have read numbers in pieces, but the mixer learns digits alone on the way; and on what the network has
+        not read, the mixer may do as well in one lane without it. Both show the more the longer the text is."""
+        if not self.config.network:
+            return [LEARNING]
+        part = _middle(text, TRIALS[0][1])
+        together, alone = (len(self.vocabulary.tokenizer.encode(part, alone)) for alone in (False, True))
+        many = alone >= MANY_NUMBERS * together
+        ways = [Way(True, False)]
+        if alone >= SOME_NUMBERS * together:
+            ways.append(Way(True, True))
+        if self.config.mixer_bits and (many or len(part) <= STRANGE * together):
+            ways.append(LEARNING)
+        best = ways[0]
+        for least, size, spread in TRIALS:
+            if len(ways) == 1 or len(text) < least:
+                break
+            part = _middle(text, size)
+            sizes = {way: self._size(part, forms.PLAIN, part, way, threads) for way in ways}
+            best = _best(sizes, PROMISING)
+            if best == LEARNING:
+                return [best]
+            ways = [way for way in ways if sizes[way] <= sizes[best] * (spread if many or way == LEARNING else 1)]
+        return ways if len(text) <= WHOLE_TRIAL else [best]
+
+    def _segment(self, data: bytes, form: int, text: bytes, way: Way) -> tuple[int, np.ndarray]:
+        tokens = self.vocabulary.tokenizer.encode(text, way.alone).astype(np.int32)
         if len(tokens) > len(data):
-            return self._segment(data, forms.PLAIN, data, alone)
+            return self._segment(data, forms.PLAIN, data, way)
         return form, tokens
 
-    def _size(self, data: bytes, form: int, text: bytes, alone: bool, threads: int) -> int:
-        return len(self._code(len(data), *self._segment(data, form, text, alone), None, threads))
+    def _size(self, data: bytes, form: int, text: bytes, way: Way, threads: int) -> int:
+        return len(self._code(len(data), *self._segment(data, form, text, way), way.network, None, threads))
 
-    def _code(self, size: int, form: int, tokens: np.ndarray, progress: Progress | None, threads: int) -> bytes:
+    def _code(
+        self, size: int, form: int, tokens: np.ndarray, network: bool, progress: Progress | None, threads: int
+    ) -> bytes:
         """The payload of a block of `size` bytes."""
-        n_lanes = most_lanes(self.config, size, len(tokens))
+        n_lanes = most_lanes(self._with(network), size, len(tokens))
         lanes, counts = layout(tokens, n_lanes)
         previous = np.concatenate([np.full((n_lanes, 1), self.vocabulary.start, np.int32), lanes[:, :-1]], axis=1)
-        predictor = Predictor(self.engines, self.vocabulary, n_lanes, len(tokens), threads)
+        predictor = Predictor(self.engines, self.vocabulary, n_lanes, len(tokens), threads, network)
         coder = Encoder(self.engines.coder)
         for start, stop, m in spans(counts):
             for i, (k, bits) in enumerate(predictor.encode(previous[:m, start:stop], lanes[:m, start:stop])):
@@ -166,19 +196,25 @@ class Codec:
             written.varint(0).put(bytes([form]))
         return bytes(written.varint(len(tokens)).varint(n_lanes).put(coder.finish()))
 
-    def decode(self, payload: bytes, raw_size: int, progress: Progress | None = None, threads: int = 0) -> bytes:
-        """The block's bytes, `raw_size` of them. Raises CorruptError where the payload gives anything else."""
+    def decode(
+        self, payload: bytes, raw_size: int, learned: bool = False, progress: Progress | None = None, threads: int = 0
+    ) -> bytes:
+        """The block's bytes, `raw_size` of them. learned: without the network that the configuration has. Raises CorruptError
+        where the payload gives anything else."""
+        if learned and not (self.config.network and self.config.mixer_bits):
+            raise CorruptError("a block does without a network, but its archive has none, or no mixer")
+        config = self._with(self.config.network and not learned)
         if raw_size == 0:
             if payload:
                 raise CorruptError("an empty block has a payload")
             return b""
         reader = Reader(payload)
         form, n_tokens = head(reader, raw_size)
-        n_lanes = reader.varint(most_lanes(self.config, raw_size, n_tokens))
+        n_lanes = reader.varint(most_lanes(config, raw_size, n_tokens))
         if n_lanes == 0:
             raise CorruptError("a block without tokens or lanes")
         lanes, counts = layout(np.zeros(n_tokens, np.int32), n_lanes)
-        predictor = Predictor(self.engines, self.vocabulary, n_lanes, n_tokens, threads)
+        predictor = Predictor(self.engines, self.vocabulary, n_lanes, n_tokens, threads, config.network)
         coder = Decoder(reader.take(reader.remaining), self.engines.coder)
         previous = np.full(n_lanes, self.vocabulary.start, np.int32)
         for start, stop, m in spans(counts):
@@ -194,6 +230,12 @@ class Codec:
             raise CorruptError("a block's tokens have more text than its size allows")
         return forms.to_data(form, tokenizer.decode(tokens), raw_size)
 
+    def _with(self, network: bool) -> CodecConfig:
+        """The configuration of a block with the network, or without."""
+        if network == self.config.network:
+            return self.config
+        return replace(self.config, network=False, lane_unit=max(self.config.lane_unit, LEARNED_UNIT))
+
     def memory(self, raw_size: int) -> int:
         """What memory() says of this codec."""
         return memory(self.config, self.engines.model, raw_size)
@@ -208,6 +250,12 @@ def head(reader: Reader, raw_size: int) -> tuple[int, int]:
             raise CorruptError("a block without tokens")
         n_tokens = reader.varint(raw_size)
     return form, n_tokens
+
+
+def _best(sizes: Mapping[Way, int], worth: float) -> Way:
+    """Of a text's ways and what they take, the first of the smallest; learning alone where it takes at most `worth` of that."""
+    best = min(sizes, key=lambda way: sizes[way])
+    return LEARNING if LEARNING in sizes and sizes[LEARNING] <= worth * sizes[best] else best
 
 
 def _tell(progress: Progress, done: int, of: int, share: float) -> None:

@@ -21,9 +21,11 @@ MAGIC = b"\x8dLMC\r\n\x1a"  # no text begins so: invalid in ASCII and UTF-8, and
 SYNC = b"\x8d\xb1"  # before every record
 END = b"\x1a\x8d"  # the last bytes of a member
 
-STORED, ZSTD, LM, MIXED = 0x00, 0x01, 0x02, 0x03  # record kinds that are blocks; up to LAST_METHOD reserved
-METHODS = {STORED: "stored", ZSTD: "zstd", LM: "lm", MIXED: "mixed"}
-NEED_CODEC = (LM, MIXED)
+STORED, ZSTD, LM, MIXED, LEARNED, MIXED_LEARNED = range(6)  # record kinds that are blocks; up to LAST_METHOD reserved
+METHODS = {
+    STORED: "stored", ZSTD: "zstd", LM: "lm", MIXED: "mixed", LEARNED: "learned", MIXED_LEARNED: "mixed, learned",
+}  # fmt: skip
+NEED_CODEC = (LM, MIXED, LEARNED, MIXED_LEARNED)
 LAST_METHOD = 0x3F
 METADATA, HEADER_COPY = 0x40, 0x41  # records without content; up to LAST_SKIPPABLE readers skip what they do not know
 LAST_SKIPPABLE = 0x7F
@@ -228,7 +230,7 @@ def parse_record_header(reader: Reader, block_log: int) -> tuple[int, Block]:
     _check_crc(reader, start, "record's header")
     if kind <= LAST_METHOD and raw_size == 0:
         raise CorruptError("an empty block")
-    if MIXED < kind <= LAST_METHOD:
+    if MIXED_LEARNED < kind <= LAST_METHOD:
         raise UnsupportedError(f"block method {kind} is reserved in version {VERSION}; a later one is needed")
     return kind, Block(kind, raw_size, coded_size, raw_crc, coded_crc)
 

@@ -1,4 +1,5 @@
-"""One block's content <-> method and payload: the smallest of lm, zstd and stored, or lm with noise put aside.
+"""One block's content <-> method and payload: the smallest of lm, with the network or without, zstd and stored, or lm
+with noise put aside.
 
 Knows: levels, zstd, noise, where codecs and models come from (and imports them only when a block needs them). Does not know:
 archives' layout, files. Nothing here falls back in silence: a model that is asked for and missing is MissingModelError.
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from lmcompress import noise
 from lmcompress.bits import Reader, Writer
 from lmcompress.config import CodecConfig
-from lmcompress.container import LM, MIXED, NEED_CODEC, STORED, ZSTD, Block, Header
+from lmcompress.container import LEARNED, LM, MIXED, MIXED_LEARNED, NEED_CODEC, STORED, ZSTD, Block, Header
 from lmcompress.errors import CorruptError, LimitError, MissingModelError
 
 if TYPE_CHECKING:
@@ -67,9 +68,11 @@ class BlockCodec(Protocol):
 
     engine_name: str
 
-    def encode(self, data: bytes, progress: Progress | None = None, threads: int = 0) -> bytes: ...
+    def encode(self, data: bytes, progress: Progress | None = None, threads: int = 0) -> tuple[bool, bytes]: ...
 
-    def decode(self, payload: bytes, raw_size: int, progress: Progress | None = None, threads: int = 0) -> bytes: ...
+    def decode(
+        self, payload: bytes, raw_size: int, learned: bool = False, progress: Progress | None = None, threads: int = 0
+    ) -> bytes: ...
 
     def memory(self, raw_size: int) -> int: ...
 
@@ -180,17 +183,17 @@ class BlockEncoder:
         return method, payload
 
     def _by_model(self, data: bytes, progress: Progress | None, threads: int) -> tuple[int, bytes]:
-        """LM, or MIXED where there is noise, and the payload."""
+        """LM, or MIXED where there is noise, or one of the two without the network, and the payload."""
         codec = self.loaded.codec
         self.engine_name = codec.engine_name
         parts, apart, rest = noise.split(data)
-        payload = codec.encode(rest, progress, threads)
+        learned, payload = codec.encode(rest, progress, threads)
         if not parts:
-            return LM, payload
+            return LEARNED if learned else LM, payload
         coded = _zstd_compress(apart, PROBE_LEVEL)
         method, stored = (ZSTD, coded) if len(coded) < len(apart) else (STORED, apart)
         head = Writer(noise.pack(parts)).uint(method, 1).varint(len(stored))
-        return MIXED, bytes(head.put(stored).put(payload))
+        return MIXED_LEARNED if learned else MIXED, bytes(head.put(stored).put(payload))
 
 
 class BlockDecoder:
@@ -221,13 +224,14 @@ class BlockDecoder:
         else:
             codec = self._codec
             self.engine_name = codec.engine_name
-            if block.method == LM:
-                data = codec.decode(block.payload, block.raw_size, progress, threads)
+            learned = block.method in (LEARNED, MIXED_LEARNED)
+            if block.method in (LM, LEARNED):
+                data = codec.decode(block.payload, block.raw_size, learned, progress, threads)
             else:
                 reader = Reader(block.payload)
                 parts, size = noise.parse(reader, block.raw_size)
                 apart = self._apart(reader, sum(part.size for part in parts))
-                data = noise.join(parts, apart, codec.decode(reader.rest(), size, progress, threads))
+                data = noise.join(parts, apart, codec.decode(reader.rest(), size, learned, progress, threads))
         block.check_raw(data)
         return data
 

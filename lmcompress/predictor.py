@@ -119,9 +119,17 @@ class NetworkAlone:
 class Predictor:
     """One block's lanes. All start at the same time; from step to step some at the end may drop out."""
 
-    def __init__(self, engines: Engines, vocabulary: Vocabulary, n_lanes: int, n_tokens: int, threads: int = 0) -> None:
-        """threads: of the network's steps; 0 for as many as `engines` has."""
-        self.network = engines.network
+    def __init__(
+        self,
+        engines: Engines,
+        vocabulary: Vocabulary,
+        n_lanes: int,
+        n_tokens: int,
+        threads: int = 0,
+        network: bool = True,
+    ) -> None:
+        """threads: of the network's steps; 0 for as many as `engines` has. network: False for the mixer alone."""
+        self.network = engines.network if network else None
         self.state = self.network.start(n_lanes, threads) if self.network else None
         if engines.mixer is None:
             if self.network is None:

@@ -30,13 +30,15 @@ class FakeCodec:
     engine_name = "fake"
     decoded = 0
 
-    def encode(self, data: bytes, progress: Progress | None = None, threads: int = 0) -> bytes:
+    def encode(self, data: bytes, progress: Progress | None = None, threads: int = 0) -> tuple[bool, bytes]:
         if progress is not None:
             progress(0.5)
         compressor = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, WORDS)
-        return compressor.compress(data) + compressor.flush()
+        return False, compressor.compress(data) + compressor.flush()
 
-    def decode(self, payload: bytes, raw_size: int, progress: Progress | None = None, threads: int = 0) -> bytes:
+    def decode(
+        self, payload: bytes, raw_size: int, learned: bool = False, progress: Progress | None = None, threads: int = 0
+    ) -> bytes:
         FakeCodec.decoded += 1
         if progress is not None:
             progress(0.5)

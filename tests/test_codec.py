@@ -13,8 +13,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmcompress import forms, modelfile
-from lmcompress.bits import Reader
-from lmcompress.codec import MAX_LANES, Codec, _middle, head, layout, pack, spans, unpack
+from lmcompress.bits import Reader, Writer
+from lmcompress.codec import (
+    LEARNING,
+    MAX_LANES,
+    WORTH,
+    Codec,
+    Way,
+    _best,
+    _middle,
+    head,
+    layout,
+    pack,
+    spans,
+    unpack,
+)  # fmt: skip
 from lmcompress.coder import BACKENDS
 from lmcompress.config import CodecConfig, ModelConfig
 from lmcompress.distribution import Distribution
@@ -50,57 +63,130 @@ def test_round_trip_between_engines(name: str, config: CodecConfig) -> None:
     codecs = [Codec(MODEL, config, engine=engine, threads=1 + i) for i, engine in enumerate(ENGINES)]
     payloads = {codec.encode(data) for codec in codecs}
     assert len(payloads) == 1, "engines differ"
-    (payload,) = payloads
+    ((learned, payload),) = payloads
     for codec in codecs:
-        assert codec.decode(payload, len(data)) == data
+        assert codec.decode(payload, len(data), learned) == data
 
 
 @pytest.mark.parametrize("config", CONFIGS[1:3])
 def test_without_a_model_bytes_are_the_symbols(config: CodecConfig) -> None:
     codec = Codec(None, config)
-    payload = codec.encode(TEXT[:20000])
+    learned, payload = codec.encode(TEXT[:20000])
     assert len(payload) < 12000
-    assert codec.decode(payload, 20000) == TEXT[:20000]
+    assert codec.decode(payload, 20000, learned) == TEXT[:20000]
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.binary(max_size=500))
 def test_round_trip_of_anything(data: bytes) -> None:
     codec = Codec(MODEL, CONFIGS[1])
-    assert codec.decode(codec.encode(data), len(data)) == data
+    learned, payload = codec.encode(data)
+    assert codec.decode(payload, len(data), learned) == data
 
 
 RECORDS = "\n".join(f"{random.Random(i).random():.6f},{1000 + 7 * i}" for i in range(300)).encode()
-DATES = b"It was written in 1998 and printed in 2004, 2007 and 2010.\n" * 12
 SENTENCE = b"Nobody in the house knows who wrote the letters. " * 20
+DATES = (SENTENCE[:490] + b"It was written in 1998 and printed in 2004, 2007 and 2010.\n") * 2
+GEORGIAN = "".join(chr(0x10D0 + random.Random(i).randrange(33) if i % 7 else 32) for i in range(1500)).encode()
 
 
-@pytest.mark.parametrize("text", [RECORDS, DATES, SENTENCE])
-@pytest.mark.parametrize("network", [True, False])
-def test_digits_stay_alone_where_that_is_smaller(text: bytes, network: bool) -> None:
-    """Without a network they always do."""
-    codec = Codec(modelfile.load("fast"), CodecConfig(1024, 16, network=network))
-    ways = [codec.vocabulary.tokenizer.encode(text, alone).astype(np.int32) for alone in (False, True)]
-    sizes = [len(codec._code(len(text), forms.PLAIN, way, None, 1)) for way in ways]
-    told: list[float] = []
-    payload = codec.encode(text, told.append)
-    assert len(payload) == (min(sizes) if network else sizes[1]) and codec.decode(payload, len(text)) == text
-    assert head(Reader(payload), len(text)) == (forms.PLAIN, len(ways[sizes[1] < sizes[0] if network else True]))
-    assert told == sorted(told) and max(told) < 1
+def size(codec: Codec, text: bytes, way: Way) -> int:
+    return len(codec._code(len(text), *codec._segment(text, forms.PLAIN, text, way), way.network, None, 1))
 
 
-def test_digits_of_long_texts_are_tried_on_a_part() -> None:
+PIECES, ALONE = Way(True, False), Way(True, True)
+
+
+@pytest.mark.parametrize(
+    "text, ways",
+    [
+        (RECORDS, [PIECES, ALONE, LEARNING]),
+        (DATES, [PIECES, ALONE]),
+        (SENTENCE, [PIECES]),
+        (GEORGIAN, [PIECES, LEARNING]),
+    ],
+    ids=["records", "dates", "sentence", "georgian"],
+)
+def test_the_smallest_of_a_texts_ways(text: bytes, ways: list[Way]) -> None:
+    """Digits may stay alone, the mixer may do without the network; without one both is so."""
     codec = Codec(modelfile.load("fast"), CodecConfig(1024, 16))
-    tried = []
-    with mock.patch.object(
-        codec, "_size", side_effect=lambda part, form, text, alone, threads: tried.append(part) or alone
-    ):
-        assert codec._ways(SENTENCE * 200, 1) == [False] and not tried, "no digits"
-        assert codec._ways(DATES * 400, 1) == [False] and tried == [_middle(DATES * 400, 1 << 16)] * 2
-        words = (SENTENCE * 2 + DATES[:59]) * 20
-        tried.clear()
-        assert codec._ways(words, 1) == [False] and tried == [_middle(words, 1 << 14)] * 2, "few digits"
-        assert codec._ways(DATES, 1) == [False, True], "all of it both ways"
+    assert codec._ways(text, 1) == ways
+    sizes = {way: size(codec, text, way) for way in ways}
+    told: list[float] = []
+    learned, payload = codec.encode(text, told.append)
+    chosen = ways[list(sizes.values()).index(len(payload))]
+    assert learned == (not chosen.network)
+    assert len(payload) <= (1.01 if learned else 1) * min(sizes.values())
+    assert codec.decode(payload, len(text), learned) == text
+    tokens = codec.vocabulary.tokenizer.encode(text, chosen.alone)
+    assert head(Reader(payload), len(text)) == (forms.PLAIN, len(tokens))
+    assert told == sorted(told) and max(told) < 1
+    alone = Codec(modelfile.load("fast"), CodecConfig(1024, 16, network=False))
+    assert alone.encode(text) == (
+        False,
+        alone._code(len(text), *alone._segment(text, 0, text, LEARNING), False, None, 1),
+    )
+
+
+def test_where_the_network_gains_little_it_is_left_out() -> None:
+    assert _best({PIECES: 1000, ALONE: 990, LEARNING: 999}, WORTH) == LEARNING
+    assert _best({PIECES: 1000, ALONE: 990, LEARNING: 1000}, WORTH) == ALONE
+    assert _best({PIECES: 1000, ALONE: 1000}, WORTH) == PIECES
+
+
+@pytest.mark.parametrize(
+    "text, of_a_part, sizes, tried, ways",
+    [
+        (SENTENCE, 1, {}, [], [PIECES]),
+        (DATES, 1, {}, [], [PIECES, ALONE]),
+        (DATES, 50, {PIECES: 99, ALONE: 98}, [14], [ALONE]),
+        (RECORDS, 9, {PIECES: 99, ALONE: 90, LEARNING: 110}, [14], [PIECES, ALONE, LEARNING]),
+        (RECORDS, 9, {PIECES: 99, ALONE: 90, LEARNING: 113}, [14], [PIECES, ALONE]),
+        (RECORDS, 9, {PIECES: 99, ALONE: 90, LEARNING: 91}, [14], [LEARNING]),
+        (RECORDS, 32, {PIECES: 99, ALONE: 100, LEARNING: 105}, [14, 16], [PIECES, ALONE]),
+        (RECORDS, 70, {PIECES: 99, ALONE: 100, LEARNING: 102}, [14, 16], [PIECES]),
+        (RECORDS, 520, {PIECES: 99, ALONE: 100, LEARNING: 102}, [14, 16, 18], [PIECES]),
+        (GEORGIAN, 36, {PIECES: 99, LEARNING: 104}, [14, 16], [PIECES, LEARNING]),
+    ],
+)
+def test_ways_are_tried_on_parts_of_long_texts(
+    text: bytes, of_a_part: int, sizes: dict[Way, int], tried: list[int], ways: list[Way]
+) -> None:
+    text *= of_a_part
+    codec = Codec(modelfile.load("fast"), CodecConfig(1024, 16))
+    with mock.patch.object(codec, "_size", side_effect=lambda part, form, text, way, threads: sizes[way]) as trial:
+        assert codec._ways(text, 1) == ways
+    parts = [call.args[0] for call in trial.call_args_list]
+    assert sorted(set(map(len, parts))) == [1 << log for log in tried]
+    assert all(part == _middle(text, len(part)) for part in parts)
+
+
+def test_a_block_without_its_network_is_the_same_on_every_engine() -> None:
+    text, config = GEORGIAN[:1500], CodecConfig(1024, 16)
+    codecs = [Codec(MODEL, config, engine=engine) for engine in ENGINES]
+    payloads = {codec.encode(text) for codec in codecs}
+    assert len(payloads) == 1
+    ((learned, payload),) = payloads
+    assert learned, "a network that knows nothing was used"
+    assert {codec.decode(payload, len(text), True) for codec in codecs} == {text}
+
+
+def test_a_block_without_its_network_has_long_lanes() -> None:
+    codec = Codec(MODEL, CodecConfig(1024, 16))
+    payload = bytes([*Writer().varint(2000).varint(2).data]) + bytes(900)
+    with pytest.raises(CorruptError):
+        codec.decode(payload, 1 << 19, True)
+    assert codec._with(False) == CodecConfig(1 << 18, 16, False)
+    assert Codec(MODEL, CodecConfig(1 << 20, 16))._with(False) == CodecConfig(1 << 20, 16, False)
+
+
+@pytest.mark.parametrize("config", [CodecConfig(1024, 0), CodecConfig(1024, 16, network=False)])
+def test_what_has_no_network_or_no_mixer_has_no_blocks_without(config: CodecConfig) -> None:
+    codec = Codec(MODEL, config)
+    learned, payload = codec.encode(TEXT[:900])
+    assert not learned and codec.decode(payload, 900) == TEXT[:900]
+    with pytest.raises(CorruptError, match="network"):
+        codec.decode(payload, 900, True)
 
 
 @given(st.integers(1, 3000), st.integers(1, 40))
@@ -142,7 +228,7 @@ def test_a_model_whose_depths_are_no_tree_is_refused() -> None:
 def test_damaged_payloads_give_an_error_or_the_stated_size() -> None:
     codec = Codec(MODEL, CONFIGS[1])
     data = TEXT[:3000]
-    payload = codec.encode(data)
+    learned, payload = codec.encode(data)
     rng = random.Random(1)
     damaged = [payload[: rng.randrange(len(payload))] for _ in range(10)] + [b"", b"\xff" * 40]
     for _ in range(30):
@@ -151,7 +237,7 @@ def test_damaged_payloads_give_an_error_or_the_stated_size() -> None:
         damaged.append(bytes(changed))
     for case in damaged:
         try:
-            assert len(codec.decode(case, len(data))) == len(data)
+            assert len(codec.decode(case, len(data), learned)) == len(data)
         except CorruptError:
             pass
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import lmcompress
 from lmcompress import methods, noise
-from lmcompress.bits import Reader, Writer
-from lmcompress.container import MIXED, STORED, ZSTD, Block, Header
+from lmcompress.bits import Reader, Writer, crc32
+from lmcompress.container import MIXED, MIXED_LEARNED, STORED, ZSTD, Block, Header
 from lmcompress.errors import CorruptError, LimitError
 from lmcompress.noise import Part
 
@@ -129,6 +129,23 @@ def test_a_block_with_noise_is_mixed() -> None:
     archive = lmcompress.compress(CONTENT, 1)
     assert lmcompress.decompress(archive) == CONTENT
     assert coded(PROSE)[0] != MIXED != coded(NOISE)[0]
+
+
+def test_what_is_between_noise_may_do_without_the_network() -> None:
+    numbers = random.Random(1)
+    content = b"".join(b"%.9f\n" % numbers.random() for _ in range(900)) + NOISE
+    method, payload = methods.BlockEncoder(3, None, 1).encode(content)
+    assert method == MIXED_LEARNED
+    loaded = methods.load_for_writing(3, None, 1)
+    header = Header(20, loaded.parameters, loaded.model_digest, loaded.model_name)
+    crc = crc32(content)
+    for method, right in ((MIXED_LEARNED, True), (MIXED, False)):
+        block = Block(method, len(content), len(payload), crc, 0, payload)
+        if right:
+            assert methods.BlockDecoder(header, None, 1, 1 << 28).decode(block) == content
+        else:
+            with pytest.raises(CorruptError):
+                methods.BlockDecoder(header, None, 1, 1 << 28).decode(block)
 
 
 def test_noise_that_comes_again_is_coded_once() -> None:

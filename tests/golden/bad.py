@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lmcompress.bits import Writer, crc32
-from lmcompress.container import END, FOOTER, LM, MIXED, STORED, SYNC, ZSTD, Header, MemberWriter, pack_block
+from lmcompress.container import END, FOOTER, LEARNED, LM, MIXED, STORED, SYNC, ZSTD, Header, MemberWriter, pack_block
 from lmcompress.errors import (
     CorruptError,
     LimitError,
@@ -82,7 +82,7 @@ def archives() -> Iterator[Bad]:
     )
     yield Bad("no-sync", "something between header and block", header + b"\0" + block + footer, CorruptError)
     yield Bad("kind-129", "a record of a reserved kind", header + SYNC + b"\x81" + block[3:] + footer, CorruptError)
-    yield Bad("method-4", "a block of a method to come", one_block(4, 22, b"x", CONTENT), UnsupportedError)
+    yield Bad("method-6", "a block of a method to come", one_block(6, 22, b"x", CONTENT), UnsupportedError)
     yield Bad("empty-block", "a block of no content", one_block(STORED, 0, b"", b""), CorruptError)
     yield Bad(
         "oversized-block",
@@ -125,6 +125,8 @@ def archives() -> Iterator[Bad]:
     )
     fake = Header(10, b"\1\2\3", DIGESTS["fake"], "fake")
     yield Bad("mixed-without-codec", "as an lm block", one_block(MIXED, 22, b"x", CONTENT), CorruptError)
+    yield Bad("learned-without-codec", "as an lm block", one_block(LEARNED, 22, b"x", CONTENT), CorruptError)
+    yield Bad("learned-without-model", "as an lm block", one_block(LEARNED, 22, b"x", CONTENT, lm), MissingModelError)
     yield Bad(
         "mixed-too-long", "noise of more bytes than the block has",
         one_block(MIXED, 22, b"\1\0\x17\0\0\1x", CONTENT, fake), CorruptError,

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import lmcompress
 from lmcompress import LMCompressor, charsets, forms
+from lmcompress.container import LEARNED, METHODS, MIXED_LEARNED
 from lmcompress.methods import LEVELS
 
 HERE = Path(__file__).parent
@@ -99,6 +100,15 @@ def archives() -> dict[str, tuple[bytes, bytes]]:
     }.items():
         content = TEXT[62_000:63_000] + apart + TEXT[66_000:66_500]
         made[name] = (lmcompress.compress(content, model=TOY), content)
+    records = b"".join(b"%d,%s\n" % (9000 + 7 * i, keys[3 * i : 3 * i + 3].hex().encode()) for i in range(300))
+    for name, content, method in (
+        ("learned", records, LEARNED),
+        ("learned-form", records.replace(b"\n", b"\r\n"), LEARNED),
+        ("mixed-learned", records + keys + records[:500], MIXED_LEARNED),
+    ):
+        made[name] = (lmcompress.compress(content, model=TOY), content)
+        (block,) = lmcompress.get_archive_info(made[name][0]).members[0].blocks
+        assert block.method == METHODS[method]
     parts = [TEXT[:500], b"", noise]
     compressor = LMCompressor(model=TOY)
     made["members"] = (b"".join(compressor.compress(p, LMCompressor.FLUSH_FRAME) for p in parts), b"".join(parts))
