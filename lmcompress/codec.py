@@ -33,8 +33,6 @@ MAX_LANES = 1024
 WORK = 8 << 20  # bytes in which network and mixer work
 STEPS = 64  # between two reports of progress
 TRIAL = 8192  # bytes of a block on which forms are tried
-# ways to code a text are tried: from so many bytes on, on so many; those that take so much more than the best are out
-TRIALS = ((1 << 15, 1 << 14, 1.25), (1 << 17, 1 << 16, 1.06), (1 << 21, 1 << 18, 1.0))
 WHOLE_TRIAL = 1 << 18  # bytes of text up to which all of it is coded in every way that is left
 SOME_NUMBERS, MANY_NUMBERS = 1.01, 1.2  # as many tokens with digits by themselves as without, at least
 STRANGE = 2.3  # bytes a token in text that the vocabulary was not made for, at most
@@ -100,6 +98,22 @@ class Way(NamedTuple):
 LEARNING = Way(False, True)
 
 
+class Trial(NamedTuple):
+    """A part of a text on which the ways to code it are tried. Those that take more of the best one's bytes than is said are out."""
+
+    least: int  # bytes of text to be worth it
+    size: int  # bytes
+    network: float  # with the network and digits the other way
+    learning: float
+
+
+TRIALS = (
+    Trial(1 << 15, 1 << 14, 1.10, 1.25),
+    Trial(1 << 17, 1 << 16, 1.04, 1.06),
+    Trial(1 << 21, 1 << 18, 1.00, 1.00),
+)
+
+
 class Codec:
     """Encoder and decoder of blocks, several at once if called from several threads. `model` None: bytes instead of a
     vocabulary's pieces, and no network. threads: of a block that does not say otherwise."""
@@ -148,7 +162,7 @@ class Codec:
         not read, the mixer may do as well in one lane without it. Both show the more the longer the text is."""
         if not self.config.network:
             return [LEARNING]
-        part = _middle(text, TRIALS[0][1])
+        part = _middle(text, TRIALS[0].size)
         together, alone = (len(self.vocabulary.tokenizer.encode(part, alone)) for alone in (False, True))
         many = alone >= MANY_NUMBERS * together
         ways = [Way(True, False)]
@@ -157,15 +171,16 @@ class Codec:
         if self.config.mixer_bits and (many or len(part) <= STRANGE * together):
             ways.append(LEARNING)
         best = ways[0]
-        for least, size, spread in TRIALS:
-            if len(ways) == 1 or len(text) < least:
+        for trial in TRIALS:
+            if len(ways) == 1 or len(text) < trial.least:
                 break
-            part = _middle(text, size)
+            part = _middle(text, trial.size)
             sizes = {way: self._size(part, forms.PLAIN, part, way, threads) for way in ways}
             best = _best(sizes, PROMISING)
             if best == LEARNING:
                 return [best]
-            ways = [way for way in ways if sizes[way] <= sizes[best] * (spread if many or way == LEARNING else 1)]
+            network = trial.network if many else 1.0
+            ways = [way for way in ways if sizes[way] <= sizes[best] * (network if way.network else trial.learning)]
         return ways if len(text) <= WHOLE_TRIAL else [best]
 
     def _segment(self, data: bytes, form: int, text: bytes, way: Way) -> tuple[int, np.ndarray]:
