@@ -103,7 +103,7 @@ class Trial(NamedTuple):
 
     least: int  # bytes of text to be worth it
     size: int  # bytes
-    network: float  # with the network and digits the other way
+    alone: float  # with the network, digits alone, where there are many
     learning: float
 
 
@@ -179,8 +179,8 @@ class Codec:
             best = _best(sizes, PROMISING)
             if best == LEARNING:
                 return [best]
-            network = trial.network if many else 1.0
-            ways = [way for way in ways if sizes[way] <= sizes[best] * (network if way.network else trial.learning)]
+            more = {Way(True, False): 1.0, Way(True, True): trial.alone if many else 1.0, LEARNING: trial.learning}
+            ways = [way for way in ways if sizes[way] <= more[way] * sizes[best]]
         return ways if len(text) <= WHOLE_TRIAL else [best]
 
     def _segment(self, data: bytes, form: int, text: bytes, way: Way) -> tuple[int, np.ndarray]:
