@@ -1,7 +1,7 @@
 """One block: bytes to a payload and back.
 
 Knows: how tokens are laid out in lanes, the order of decisions, what a payload begins with. Does not know: archives,
-how probabilities come about, what forms there are.
+how probabilities come about, what forms there are, how one chooses.
 
 Payload: varint number of tokens, varint number of lanes, then the range coder's bytes; before these a 0 and a byte for the
 form where the content is not the tokens' text itself (forms.py). A block of no bytes has an empty payload. Lane l of L has
@@ -11,16 +11,16 @@ each level of the tree; docs/FORMAT.md has the order in words.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from math import isqrt
-from typing import NamedTuple
 
 import numpy as np
 
-from lmcompress import forms
+from lmcompress import choice, forms
 from lmcompress.bits import Reader, Writer
+from lmcompress.choice import LEARNING, PIECES, Way
 from lmcompress.coder import Decoder, Encoder
 from lmcompress.config import HEAD_SIZE, CodecConfig
 from lmcompress.errors import CorruptError, UnsupportedError
@@ -32,12 +32,6 @@ Progress = Callable[[float], None]  # told now and then what share of a block is
 MAX_LANES = 1024
 WORK = 8 << 20  # bytes in which network and mixer work
 STEPS = 64  # between two reports of progress
-TRIAL = 8192  # bytes of a block on which forms are tried
-WHOLE_TRIAL = 1 << 18  # bytes of text up to which all of it is coded in every way that is left
-SOME_NUMBERS, MANY_NUMBERS = 1.01, 1.2  # as many tokens with digits by themselves as without, at least
-STRANGE = 2.3  # bytes a token in text that the vocabulary was not made for, at most
-WORTH = 1.01  # of what the network takes, up to which learning alone is chosen: it is ten times as fast, or more
-PROMISING = 1.02  # and on a part: the longer a text is, the more there is to learn
 LEARNED_UNIT = 1 << 18  # of lanes without the network, at least
 NETWORK, LIGHT = 1, 2  # flags of the codec parameters
 VERSION = 2 << 2  # of the mixer's arithmetic, above the flags; any other integer that it gives is a new one
@@ -88,32 +82,6 @@ def memory(config: CodecConfig, model: Model | None, raw_size: int) -> int:
     )
 
 
-class Way(NamedTuple):
-    """How a text may be coded."""
-
-    network: bool
-    alone: bool  # digits and codes are pieces by themselves
-
-
-LEARNING = Way(False, True)
-
-
-class Trial(NamedTuple):
-    """A part of a text on which the ways to code it are tried. Those that take more of the best one's bytes than is said are out."""
-
-    least: int  # bytes of text to be worth it
-    size: int  # bytes
-    alone: float  # with the network, digits alone, where there are many
-    learning: float
-
-
-TRIALS = (
-    Trial(1 << 15, 1 << 14, 1.10, 1.25),
-    Trial(1 << 17, 1 << 16, 1.00, 1.06),
-    Trial(1 << 21, 1 << 18, 1.00, 1.00),
-)
-
-
 class Codec:
     """Encoder and decoder of blocks, several at once if called from several threads. `model` None: bytes instead of a
     vocabulary's pieces, and no network. threads: of a block that does not say otherwise."""
@@ -128,60 +96,16 @@ class Codec:
         """Whether the block is coded without the network that the configuration has, and its payload."""
         if not data:
             return False, b""
-        form, text = self._form(data, threads)
+        tokenizer, network = self.vocabulary.tokenizer, self.config.network
+        size = partial(self._size, threads)
+        form, text = choice.form_of(data, tokenizer.cost, PIECES if network else LEARNING, size)
+        ways = choice.ways_of(text, tokenizer, self.config.mixer_bits > 0, size) if network else [LEARNING]
         payloads: dict[Way, bytes] = {}
-        ways = self._ways(text, threads)
         for i, way in enumerate(ways):
             told = None if progress is None else partial(_tell, progress, i, len(ways))
             payloads[way] = self._code(len(data), *self._segment(data, form, text, way), way.network, told, threads)
-        way = _best({way: len(payload) for way, payload in payloads.items()}, WORTH)
-        return way.network != self.config.network, payloads[way]
-
-    def _form(self, data: bytes, threads: int) -> tuple[int, bytes]:
-        """The form in which a part of the content takes fewest bytes, and the text of all of it. Whether CR LF helps or
-        disturbs, above all, depends on what the model has read."""
-        cost = self.vocabulary.tokenizer.cost
-        form, text = forms.to_text(data, cost)
-        if form == forms.PLAIN:
-            return form, text
-        part = _middle(data, TRIAL)
-        choices: list[int | None] = [forms.FLAGS]
-        choices += [forms.FLAGS & ~forms.LINES] if form & forms.LINES else []
-        choices += [None] if form & ~forms.FLAGS != forms.MAIL and form != forms.LINES else []
-        if len(choices) == 1:
-            return form, text
-        way = Way(self.config.network, not self.config.network)
-        sizes = [self._size(part, *_with(flags, part, cost), way, threads) for flags in choices]
-        best = choices[sizes.index(min(sizes))]  # the first of equals
-        return (form, text) if best == forms.FLAGS else _with(best, data, cost)
-
-    def _ways(self, text: bytes, threads: int) -> list[Way]:
-        """Those ways to code a text of which parts of it do not tell that another takes fewer bytes.
-
-        Networks may have read numbers in pieces, but the mixer learns digits alone on the way; and on what the network has
-        not read, the mixer may do as well in one lane without it. Both show the more the longer the text is."""
-        if not self.config.network:
-            return [LEARNING]
-        part = _middle(text, TRIALS[0].size)
-        together, alone = (len(self.vocabulary.tokenizer.encode(part, alone)) for alone in (False, True))
-        many = alone >= MANY_NUMBERS * together
-        ways = [Way(True, False)]
-        if alone >= SOME_NUMBERS * together:
-            ways.append(Way(True, True))
-        if self.config.mixer_bits and (many or len(part) <= STRANGE * together):
-            ways.append(LEARNING)
-        best = ways[0]
-        for trial in TRIALS:
-            if len(ways) == 1 or len(text) < trial.least:
-                break
-            part = _middle(text, trial.size)
-            sizes = {way: self._size(part, forms.PLAIN, part, way, threads) for way in ways}
-            best = _best(sizes, PROMISING)
-            if best == LEARNING:
-                return [best]
-            more = {Way(True, False): 1.0, Way(True, True): trial.alone if many else 1.0, LEARNING: trial.learning}
-            ways = [way for way in ways if sizes[way] <= more[way] * sizes[best]]
-        return ways if len(text) <= WHOLE_TRIAL else [best]
+        way = choice.best_of({way: len(payload) for way, payload in payloads.items()}, choice.WORTH)
+        return way.network != network, payloads[way]
 
     def _segment(self, data: bytes, form: int, text: bytes, way: Way) -> tuple[int, np.ndarray]:
         tokens = self.vocabulary.tokenizer.encode(text, way.alone).astype(np.int32)
@@ -189,7 +113,7 @@ class Codec:
             return self._segment(data, forms.PLAIN, data, way)
         return form, tokens
 
-    def _size(self, data: bytes, form: int, text: bytes, way: Way, threads: int) -> int:
+    def _size(self, threads: int, data: bytes, form: int, text: bytes, way: Way) -> int:
         return len(self._code(len(data), *self._segment(data, form, text, way), way.network, None, threads))
 
     def _code(
@@ -267,24 +191,8 @@ def head(reader: Reader, raw_size: int) -> tuple[int, int]:
     return form, n_tokens
 
 
-def _best(sizes: Mapping[Way, int], worth: float) -> Way:
-    """Of a text's ways and what they take, the first of the smallest; learning alone where it takes at most `worth` of that."""
-    best = min(sizes, key=lambda way: sizes[way])
-    return LEARNING if LEARNING in sizes and sizes[LEARNING] <= worth * sizes[best] else best
-
-
 def _tell(progress: Progress, done: int, of: int, share: float) -> None:
     progress((done + share) / of)
-
-
-def _middle(data: bytes, size: int) -> bytes:
-    """From an even place on, so that units of UTF-16 stay whole."""
-    return data[max(0, len(data) - size) // 4 * 2 :][:size]
-
-
-def _with(flags: int | None, data: bytes, cost: forms.Cost) -> tuple[int, bytes]:
-    """A form that may have these flags, with its text; None: the content as it is."""
-    return (forms.PLAIN, data) if flags is None else forms.to_text(data, cost, flags)
 
 
 def layout(tokens: np.ndarray, n_lanes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,29 +5,16 @@ from __future__ import annotations
 import dataclasses
 import random
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmcompress import forms, modelfile
+from lmcompress import choice, forms, modelfile
 from lmcompress.bits import Reader, Writer
-from lmcompress.codec import (
-    LEARNING,
-    MAX_LANES,
-    WORTH,
-    Codec,
-    Way,
-    _best,
-    _middle,
-    head,
-    layout,
-    pack,
-    spans,
-    unpack,
-)  # fmt: skip
+from lmcompress.choice import ALONE, LEARNING, PIECES, Way
+from lmcompress.codec import MAX_LANES, Codec, head, layout, pack, spans, unpack
 from lmcompress.coder import BACKENDS
 from lmcompress.config import CodecConfig, ModelConfig
 from lmcompress.distribution import Distribution
@@ -35,6 +22,7 @@ from lmcompress.errors import CorruptError, UnsupportedError
 from lmcompress.predictor import NetworkAlone
 from lmcompress.tree import Tree
 from tests.models import random_model
+from tests.test_choice import DATES, GEORGIAN, RECORDS, SENTENCE
 
 ENGINES = ["reference", *(["native"] if "native" in BACKENDS else [])]
 CONFIGS = [
@@ -84,19 +72,6 @@ def test_round_trip_of_anything(data: bytes) -> None:
     assert codec.decode(payload, len(data), learned) == data
 
 
-RECORDS = "\n".join(f"{random.Random(i).random():.6f},{1000 + 7 * i}" for i in range(300)).encode()
-SENTENCE = b"Nobody in the house knows who wrote the letters. " * 20
-DATES = (SENTENCE[:490] + b"It was written in 1998 and printed in 2004, 2007 and 2010.\n") * 2
-GEORGIAN = "".join(chr(0x10D0 + random.Random(i).randrange(33) if i % 7 else 32) for i in range(1500)).encode()
-
-
-def size(codec: Codec, text: bytes, way: Way) -> int:
-    return len(codec._code(len(text), *codec._segment(text, forms.PLAIN, text, way), way.network, None, 1))
-
-
-PIECES, ALONE = Way(True, False), Way(True, True)
-
-
 @pytest.mark.parametrize(
     "text, ways",
     [
@@ -110,58 +85,19 @@ PIECES, ALONE = Way(True, False), Way(True, True)
 def test_the_smallest_of_a_texts_ways(text: bytes, ways: list[Way]) -> None:
     """Digits may stay alone, the mixer may do without the network; without one both is so."""
     codec = Codec(modelfile.load("fast"), CodecConfig(1024, 16))
-    assert codec._ways(text, 1) == ways
-    sizes = {way: size(codec, text, way) for way in ways}
+    sizes = {way: codec._size(1, text, forms.PLAIN, text, way) for way in ways}
     told: list[float] = []
     learned, payload = codec.encode(text, told.append)
     chosen = ways[list(sizes.values()).index(len(payload))]
     assert learned == (not chosen.network)
-    assert len(payload) <= (1.01 if learned else 1) * min(sizes.values())
+    assert len(payload) <= (choice.WORTH if learned else 1) * min(sizes.values())
     assert codec.decode(payload, len(text), learned) == text
     tokens = codec.vocabulary.tokenizer.encode(text, chosen.alone)
     assert head(Reader(payload), len(text)) == (forms.PLAIN, len(tokens))
     assert told == sorted(told) and max(told) < 1
     alone = Codec(modelfile.load("fast"), CodecConfig(1024, 16, network=False))
-    assert alone.encode(text) == (
-        False,
-        alone._code(len(text), *alone._segment(text, 0, text, LEARNING), False, None, 1),
-    )
-
-
-def test_where_the_network_gains_little_it_is_left_out() -> None:
-    assert _best({PIECES: 1000, ALONE: 990, LEARNING: 999}, WORTH) == LEARNING
-    assert _best({PIECES: 1000, ALONE: 990, LEARNING: 1000}, WORTH) == ALONE
-    assert _best({PIECES: 1000, ALONE: 1000}, WORTH) == PIECES
-
-
-@pytest.mark.parametrize(
-    "text, of_a_part, sizes, tried, ways",
-    [
-        (SENTENCE, 1, {}, [], [PIECES]),
-        (DATES, 1, {}, [], [PIECES, ALONE]),
-        (DATES, 50, {PIECES: 99, ALONE: 98}, [14], [ALONE]),
-        (RECORDS, 9, {PIECES: 90, ALONE: 98, LEARNING: 110}, [14], [PIECES, ALONE, LEARNING]),
-        (RECORDS, 9, {PIECES: 90, ALONE: 98, LEARNING: 113}, [14], [PIECES, ALONE]),
-        (RECORDS, 9, {PIECES: 90, ALONE: 100, LEARNING: 113}, [14], [PIECES]),
-        (RECORDS, 9, {PIECES: 91, ALONE: 90, LEARNING: 113}, [14], [ALONE]),
-        (RECORDS, 9, {PIECES: 99, ALONE: 90, LEARNING: 91}, [14], [LEARNING]),
-        (RECORDS, 32, {PIECES: 99, ALONE: 100, LEARNING: 105}, [14, 16], [PIECES]),
-        (RECORDS, 32, {PIECES: 106, ALONE: 100, LEARNING: 105}, [14, 16], [ALONE, LEARNING]),
-        (RECORDS, 70, {PIECES: 99, ALONE: 100, LEARNING: 102}, [14, 16], [PIECES]),
-        (RECORDS, 520, {PIECES: 99, ALONE: 100, LEARNING: 102}, [14, 16, 18], [PIECES]),
-        (GEORGIAN, 36, {PIECES: 99, LEARNING: 104}, [14, 16], [PIECES, LEARNING]),
-    ],
-)
-def test_ways_are_tried_on_parts_of_long_texts(
-    text: bytes, of_a_part: int, sizes: dict[Way, int], tried: list[int], ways: list[Way]
-) -> None:
-    text *= of_a_part
-    codec = Codec(modelfile.load("fast"), CodecConfig(1024, 16))
-    with mock.patch.object(codec, "_size", side_effect=lambda part, form, text, way, threads: sizes[way]) as trial:
-        assert codec._ways(text, 1) == ways
-    parts = [call.args[0] for call in trial.call_args_list]
-    assert sorted(set(map(len, parts))) == [1 << log for log in tried]
-    assert all(part == _middle(text, len(part)) for part in parts)
+    learned, payload = alone.encode(text)
+    assert not learned and len(payload) == alone._size(1, text, forms.PLAIN, text, LEARNING)
 
 
 def test_a_block_without_its_network_is_the_same_on_every_engine() -> None:

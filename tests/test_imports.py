@@ -16,7 +16,7 @@ FLOORS = [  # from the ground up; rooms on one floor do not know each other
     {"base64lines", "bits", "charsets", "marks"},
     {"mail", "noise", "strings"},
     {"coder", "distribution", "forms", "tokenizer", "tree"},
-    {"modelfile"},
+    {"choice", "modelfile"},
     {"engine", "mixer"},
     {"predictor"},
     {"codec", "container"},

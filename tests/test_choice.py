@@ -1,0 +1,63 @@
+"""What is tried before a block is coded, and what is chosen."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from lmcompress import choice, forms, modelfile
+from lmcompress.choice import ALONE, LEARNING, PIECES, WORTH, Way
+
+RECORDS = "\n".join(f"{random.Random(i).random():.6f},{1000 + 7 * i}" for i in range(300)).encode()
+SENTENCE = b"Nobody in the house knows who wrote the letters. " * 20
+DATES = (SENTENCE[:490] + b"It was written in 1998 and printed in 2004, 2007 and 2010.\n") * 2
+GEORGIAN = "".join(chr(0x10D0 + random.Random(i).randrange(33) if i % 7 else 32) for i in range(1500)).encode()
+TOKENIZER = modelfile.load("fast").tokenizer
+
+
+def test_where_the_network_gains_little_it_is_left_out() -> None:
+    assert choice.best_of({PIECES: 1000, ALONE: 990, LEARNING: 999}, WORTH) == LEARNING
+    assert choice.best_of({PIECES: 1000, ALONE: 990, LEARNING: 1000}, WORTH) == ALONE
+    assert choice.best_of({PIECES: 1000, ALONE: 1000}, WORTH) == PIECES
+
+
+@pytest.mark.parametrize(
+    "text, times, sizes, tried, ways",
+    [
+        (SENTENCE, 1, {}, [], [PIECES]),
+        (SENTENCE, 500, {}, [], [PIECES]),
+        (DATES, 1, {}, [], [PIECES, ALONE]),
+        (RECORDS, 1, {}, [], [PIECES, ALONE, LEARNING]),
+        (GEORGIAN, 1, {}, [], [PIECES, LEARNING]),
+        (DATES, 50, {PIECES: 99, ALONE: 98}, [14], [ALONE]),
+        (RECORDS, 9, {PIECES: 90, ALONE: 98, LEARNING: 110}, [14], [PIECES, ALONE, LEARNING]),
+        (RECORDS, 9, {PIECES: 90, ALONE: 98, LEARNING: 113}, [14], [PIECES, ALONE]),
+        (RECORDS, 9, {PIECES: 90, ALONE: 100, LEARNING: 113}, [14], [PIECES]),
+        (RECORDS, 9, {PIECES: 91, ALONE: 90, LEARNING: 113}, [14], [ALONE]),
+        (RECORDS, 9, {PIECES: 99, ALONE: 90, LEARNING: 91}, [14], [LEARNING]),
+        (RECORDS, 32, {PIECES: 99, ALONE: 100, LEARNING: 105}, [14, 16], [PIECES]),
+        (RECORDS, 32, {PIECES: 105, ALONE: 100, LEARNING: 105}, [14, 16], [ALONE, LEARNING]),
+        (RECORDS, 70, {PIECES: 99, ALONE: 100, LEARNING: 102}, [14, 16], [PIECES]),
+        (RECORDS, 520, {PIECES: 99, ALONE: 100, LEARNING: 102}, [14, 16, 18], [PIECES]),
+        (GEORGIAN, 36, {PIECES: 99, LEARNING: 104}, [14, 16], [PIECES, LEARNING]),
+    ],
+)
+def test_ways_are_tried_on_parts_that_grow(
+    text: bytes, times: int, sizes: dict[Way, int], tried: list[int], ways: list[Way]
+) -> None:
+    whole, parts = text * times, set[bytes]()
+
+    def size(part: bytes, form: int, text: bytes, way: Way) -> int:
+        assert text == part and form == forms.PLAIN
+        parts.add(part)
+        return sizes[way]
+
+    assert choice.ways_of(whole, TOKENIZER, True, size) == ways
+    assert sorted(map(len, parts)) == [1 << log for log in tried]
+    assert parts == {choice.middle(whole, 1 << log) for log in tried}
+
+
+def test_without_a_mixer_there_is_no_learning() -> None:
+    assert choice.ways_of(RECORDS, TOKENIZER, False, lambda *a: 1) == [PIECES, ALONE]
+    assert choice.ways_of(GEORGIAN * 99, TOKENIZER, False, lambda *a: 1) == [PIECES]
