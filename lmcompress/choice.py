@@ -6,6 +6,7 @@ asks for the size. All of this is the encoder's own affair.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -13,9 +14,9 @@ from lmcompress import forms
 from lmcompress.tokenizer import Tokenizer
 
 FORM_TRIAL = 8192  # bytes of a block on which forms are tried
-WHOLE_TRIAL = 1 << 18  # bytes of text up to which all of it is coded in every way that is left
 SOME_NUMBERS, MANY_NUMBERS = 1.01, 1.2  # as many tokens with digits by themselves as without, at least
 STRANGE = 2.3  # bytes a token in text that the vocabulary was not made for, at most
+LONG, REPETITIVE = 1 << 18, 0.2  # bytes of text at least; what zlib leaves of it, at most
 WORTH = 1.01  # of what the network takes, up to which learning alone is chosen: it is ten times as fast, or more
 PROMISING = 1.02  # and on a part: the longer a text is, the more there is to learn
 
@@ -42,8 +43,8 @@ class Trial(NamedTuple):
 
 TRIALS = (
     Trial(1 << 15, 1 << 14, 1.10, 1.25),
-    Trial(1 << 17, 1 << 16, 1.00, 1.06),
-    Trial(1 << 21, 1 << 18, 1.00, 1.00),
+    Trial(1 << 17, 1 << 16, 1.00, 1.15),
+    Trial(1 << 20, 1 << 18, 1.00, 1.06),
 )
 
 
@@ -69,16 +70,16 @@ def ways_of(text: bytes, tokenizer: Tokenizer, mixer: bool, size: Size) -> list[
     fewer bytes.
 
     Networks may have read numbers in pieces, but the mixer learns digits alone on the way; and on what the network has
-    not read, the mixer may do as well in one lane without it. Both show the more the longer the text is."""
+    not read, or what comes again and again, the mixer may do as well in one lane without it. Both show the more the longer
+    the text is."""
     part = middle(text, TRIALS[0].size)
     together, alone = (len(tokenizer.encode(part, alone)) for alone in (False, True))
     many = alone >= MANY_NUMBERS * together
     ways = [PIECES]
     if alone >= SOME_NUMBERS * together:
         ways.append(ALONE)
-    if mixer and (many or len(part) <= STRANGE * together):
+    if mixer and (many or len(part) <= STRANGE * together or len(text) >= LONG and _repetitive(text)):
         ways.append(LEARNING)
-    best = PIECES
     for trial in TRIALS:
         if len(ways) == 1 or len(text) < trial.least:
             break
@@ -89,7 +90,7 @@ def ways_of(text: bytes, tokenizer: Tokenizer, mixer: bool, size: Size) -> list[
             return [best]
         more = {PIECES: 1.0, ALONE: trial.alone if many else 1.0, LEARNING: trial.learning}
         ways = [way for way in ways if sizes[way] <= more[way] * sizes[best]]
-    return ways if len(text) <= WHOLE_TRIAL else [best]
+    return ways
 
 
 def best_of(sizes: Mapping[Way, int], worth: float) -> Way:
@@ -101,6 +102,11 @@ def best_of(sizes: Mapping[Way, int], worth: float) -> Way:
 def middle(data: bytes, size: int) -> bytes:
     """From an even place on, so that units of UTF-16 stay whole."""
     return data[max(0, len(data) - size) // 4 * 2 :][:size]
+
+
+def _repetitive(text: bytes) -> bool:
+    part = middle(text, 1 << 16)
+    return len(zlib.compress(part, 1)) <= REPETITIVE * len(part)
 
 
 def _with(flags: int | None, data: bytes, cost: forms.Cost) -> tuple[int, bytes]:
