@@ -14,11 +14,12 @@ from lmcompress import forms
 from lmcompress.tokenizer import Tokenizer
 
 FORM_TRIAL = 8192  # bytes of a block on which forms are tried
+PART = 4096  # bytes in a row of a sample
 SOME_NUMBERS, MANY_NUMBERS = 1.01, 1.2  # as many tokens with digits by themselves as without, at least
 STRANGE = 2.3  # bytes a token in text that the vocabulary was not made for, at most
 LONG, REPETITIVE = 1 << 18, 0.2  # bytes of text at least; what zlib leaves of it, at most
 WORTH = 1.01  # of what the network takes, up to which learning alone is chosen: it is ten times as fast, or more
-PROMISING = 1.02  # and on a part: the longer a text is, the more there is to learn
+PROMISING = 1.02  # and on a sample: the longer a text is, the more there is to learn
 
 
 class Way(NamedTuple):
@@ -33,7 +34,7 @@ Size = Callable[[bytes, int, bytes, Way], int]  # bytes that content takes in a 
 
 
 class Trial(NamedTuple):
-    """A part of a text on which ways are tried. Those that take more of the best one's bytes than is said are out."""
+    """A sample of a text on which ways are tried. Those that take more of the best one's bytes than is said are out."""
 
     least: int  # bytes of text to be worth it
     size: int  # bytes
@@ -44,7 +45,7 @@ class Trial(NamedTuple):
 TRIALS = (
     Trial(1 << 15, 1 << 14, 1.10, 1.25),
     Trial(1 << 17, 1 << 16, 1.00, 1.15),
-    Trial(1 << 20, 1 << 18, 1.00, 1.06),
+    Trial(1 << 20, 1 << 18, 1.00, 1.10),
 )
 
 
@@ -66,30 +67,32 @@ def form_of(data: bytes, cost: forms.Cost, way: Way, size: Size) -> tuple[int, b
 
 
 def ways_of(text: bytes, tokenizer: Tokenizer, mixer: bool, size: Size) -> list[Way]:
-    """Those ways to code a text with a network, and a mixer or none, of which parts of it do not tell that another takes
-    fewer bytes.
+    """Those ways to code a text with a network, and a mixer or none, of which samples do not tell that another takes fewer
+    bytes.
 
     Networks may have read numbers in pieces, but the mixer learns digits alone on the way; and on what the network has
     not read, or what comes again and again, the mixer may do as well in one lane without it. Both show the more the longer
     the text is."""
-    part = middle(text, TRIALS[0].size)
+    part = sample(text, TRIALS[0].size)
     together, alone = (len(tokenizer.encode(part, alone)) for alone in (False, True))
     many = alone >= MANY_NUMBERS * together
     ways = [PIECES]
     if alone >= SOME_NUMBERS * together:
         ways.append(ALONE)
-    if mixer and (many or len(part) <= STRANGE * together or len(text) >= LONG and _repetitive(text)):
+    if mixer and (many or len(part) <= STRANGE * together):
         ways.append(LEARNING)
     for trial in TRIALS:
         if len(ways) == 1 or len(text) < trial.least:
             break
-        part = middle(text, trial.size)
+        part = sample(text, trial.size)
         sizes = {way: size(part, forms.PLAIN, part, way) for way in ways}
         best = best_of(sizes, PROMISING)
         if best == LEARNING:
             return [best]
         more = {PIECES: 1.0, ALONE: trial.alone if many else 1.0, LEARNING: trial.learning}
         ways = [way for way in ways if sizes[way] <= more[way] * sizes[best]]
+    if mixer and LEARNING not in ways and len(text) >= LONG and _repetitive(text):
+        ways.append(LEARNING)  # a tenth of the time more; no sample shows what comes again far away
     return ways
 
 
@@ -102,6 +105,14 @@ def best_of(sizes: Mapping[Way, int], worth: float) -> Way:
 def middle(data: bytes, size: int) -> bytes:
     """From an even place on, so that units of UTF-16 stay whole."""
     return data[max(0, len(data) - size) // 4 * 2 :][:size]
+
+
+def sample(text: bytes, size: int) -> bytes:
+    """Parts from everywhere, the beginning and the end among them: what is chosen is right for all of the text."""
+    if len(text) <= size:
+        return text
+    gaps = size // PART - 1
+    return b"".join(text[(start := (len(text) - PART) * i // gaps) : start + PART] for i in range(gaps + 1))
 
 
 def _repetitive(text: bytes) -> bool:

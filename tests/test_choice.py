@@ -14,6 +14,7 @@ RECORDS = "\n".join(f"{random.Random(i).random():.6f},{1000 + 7 * i}" for i in r
 SENTENCE = b"Nobody in the house knows who wrote the letters. " * 20
 DATES = (SENTENCE[:490] + b"It was written in 1998 and printed in 2004, 2007 and 2010.\n") * 2
 GEORGIAN = "".join(chr(0x10D0 + random.Random(i).randrange(33) if i % 7 else 32) for i in range(1500)).encode()
+NUMBERS = "\n".join(f"{random.Random(i).random():.9f}" for i in range(7000)).encode()
 PROSE = (Path(__file__).parent.parent / "corpora" / "samples" / "alice29.txt").read_bytes()[:30_000].replace(b"\r", b"")
 TOKENIZER = modelfile.load("fast").tokenizer
 
@@ -29,7 +30,8 @@ def test_where_the_network_gains_little_it_is_left_out() -> None:
     [
         (SENTENCE, 1, {}, [], [PIECES]),
         (SENTENCE, 200, {}, [], [PIECES]),
-        (SENTENCE, 300, {PIECES: 100, LEARNING: 114}, [14, 16], [PIECES, LEARNING]),
+        (SENTENCE, 300, {}, [], [PIECES, LEARNING]),
+        (DATES, 300, {PIECES: 98, ALONE: 99}, [14], [PIECES, LEARNING]),
         (PROSE, 300, {}, [], [PIECES]),
         (DATES, 1, {}, [], [PIECES, ALONE]),
         (RECORDS, 1, {}, [], [PIECES, ALONE, LEARNING]),
@@ -42,8 +44,10 @@ def test_where_the_network_gains_little_it_is_left_out() -> None:
         (RECORDS, 9, {PIECES: 99, ALONE: 90, LEARNING: 91}, [14], [LEARNING]),
         (RECORDS, 32, {PIECES: 100, ALONE: 101, LEARNING: 116}, [14, 16], [PIECES]),
         (RECORDS, 32, {PIECES: 105, ALONE: 100, LEARNING: 114}, [14, 16], [ALONE, LEARNING]),
-        (RECORDS, 300, {PIECES: 100, ALONE: 101, LEARNING: 106}, [14, 16, 18], [PIECES, LEARNING]),
-        (RECORDS, 300, {PIECES: 100, ALONE: 101, LEARNING: 107}, [14, 16, 18], [PIECES]),
+        (NUMBERS, 14, {PIECES: 100, ALONE: 101, LEARNING: 109}, [14, 16, 18], [PIECES, LEARNING]),
+        (NUMBERS, 14, {PIECES: 100, ALONE: 101, LEARNING: 111}, [14, 16, 18], [PIECES]),
+        (RECORDS, 70, {PIECES: 100, ALONE: 101, LEARNING: 120}, [14, 16], [PIECES, LEARNING]),
+        (RECORDS, 70, {PIECES: 100, ALONE: 101, LEARNING: 102}, [14], [LEARNING]),
         (GEORGIAN, 36, {PIECES: 99, LEARNING: 104}, [14, 16], [PIECES, LEARNING]),
     ],
 )
@@ -59,7 +63,16 @@ def test_ways_are_tried_on_parts_that_grow(
 
     assert choice.ways_of(whole, TOKENIZER, True, size) == ways
     assert sorted(map(len, parts)) == [1 << log for log in tried]
-    assert parts == {choice.middle(whole, 1 << log) for log in tried}
+    assert parts == {choice.sample(whole, 1 << log) for log in tried}
+
+
+def test_a_sample_has_parts_of_all_of_a_text() -> None:
+    text = random.Random(0).randbytes(500_000)
+    parts = [choice.sample(text, 1 << 14)[i : i + choice.PART] for i in range(0, 1 << 14, choice.PART)]
+    places = [text.index(part) for part in parts]
+    assert places[0] == 0 and places[-1] == len(text) - choice.PART
+    assert max(b - a for a, b in zip(places, places[1:], strict=False)) < 170_000
+    assert choice.sample(text[:9000], 1 << 14) == text[:9000]
 
 
 def test_without_a_mixer_there_is_no_learning() -> None:
