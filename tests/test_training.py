@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -17,7 +18,7 @@ torch = pytest.importorskip("torch")
 from lmcompress import modelfile  # noqa: E402
 from lmcompress.config import ModelConfig  # noqa: E402
 from lmcompress.training import data  # noqa: E402
-from lmcompress.training.cli import start_of  # noqa: E402
+from lmcompress.training.cli import start_of, teacher_of  # noqa: E402
 from lmcompress.training.model import Transformer  # noqa: E402
 from lmcompress.training.train import Recipe, grow, train  # noqa: E402
 
@@ -118,6 +119,37 @@ def test_grown_model_starts_with_the_predictions_of_the_smaller(
     assert expected.abs().max() > 0.1 and torch.allclose(logits, expected, atol=1e-6)
     with pytest.raises(ValueError, match="larger"):
         grow(small, large.state_dict())
+
+
+def test_a_teacher_is_followed(ids: Path, tmp_path: Path) -> None:
+    """One that says what no text does."""
+    plain = recipe(tokens=60 * 128, quantized=0.0, decay=0.1)
+    torch.manual_seed(0)
+    teacher = Transformer(plain.model)
+    with torch.no_grad():
+        teacher.head.normal_()
+    rows = torch.from_numpy(data.Mix(ids, 32, 9).batch(0, 4))[:, :-1]
+    said = []
+    for taught in (0.0, 0.9):
+        run = replace(plain, taught=taught)
+        train(run, ids, tmp_path / str(taught), "cpu", teacher=teacher if taught else None)
+        model = Transformer(plain.model)
+        model.load_state_dict(weights(tmp_path / str(taught)))
+        with torch.no_grad():
+            wanted = teacher(rows, False).argmax(-1, keepdim=True)
+            said.append(model(rows, False).softmax(-1).gather(-1, wanted).mean().item())
+    assert said[0] < 0.05 and said[1] > 4 * said[0] + 0.05, said
+    for taught, master in ((0.5, None), (0.0, teacher)):
+        with pytest.raises(ValueError, match="teacher"):
+            train(replace(plain, taught=taught), ids, tmp_path / "none", "cpu", teacher=master)
+
+
+def test_a_teacher_is_a_model() -> None:
+    pieces, teacher = teacher_of("fast")
+    assert pieces == modelfile.load("fast").tokenizer
+    assert torch.equal(teacher.head, start_of(["fast"])[1].weights["head"])
+    with pytest.raises(click.ClickException, match="none.lmm"):
+        teacher_of("none.lmm")
 
 
 def test_two_processes_train_as_one(ids: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from lmcompress.tokenizer import Tokenizer
 from lmcompress.training import data, vocabulary
 
 if TYPE_CHECKING:
+    from lmcompress.training.model import Transformer
     from lmcompress.training.train import Start
 
 SAMPLE = 24_000_000  # bytes of text that the vocabulary is learned from
@@ -38,6 +39,8 @@ COUNTED = 64  # batches by which the tree is balanced
 @click.option("--init", multiple=True,
               help="A model to start from, shipped or a file, whose vocabulary is then taken over; or a checkpoint of the "
                    "same vocabulary. Its shape may be smaller. Several: the mean of their weights.")  # fmt: skip
+@click.option("--teacher", default=None,
+              help="A model whose predictions are learned too, in the recipe's share `taught`, and whose vocabulary is taken over.")  # fmt: skip
 @click.option("--name", default=None, help="The model's name; by default the recipe's file name.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
 @click.option("--threads", type=int, default=0, help="CPU threads; 0 for all.")
@@ -45,7 +48,7 @@ COUNTED = 64  # batches by which the tree is balanced
 @click.option("--minutes", type=float, default=float("inf"),
               help="Stop with a checkpoint after so long; the same command goes on.")  # fmt: skip
 def train(
-    recipe_path: Path, source: Path, out: Path, init: tuple[str, ...], name: str | None, device: str, threads: int,
+    recipe_path: Path, source: Path, out: Path, init: tuple[str, ...], teacher: str | None, name: str | None, device: str, threads: int,
     validate_every: int, minutes: float,
 ) -> None:  # fmt: skip
     """Train a model on a folder of text; started again, it goes on where it was.
@@ -74,8 +77,14 @@ def train(
             raise click.UsageError(f"{', '.join(init)}: {error}") from None
         if pieces is not None:
             keep(pieces, out / "vocabulary.json")
+    if (teacher is None) != (recipe.taught == 0):
+        raise click.UsageError("a recipe with `taught` needs a --teacher, and no other has one")
+    master = None
+    if teacher is not None:
+        pieces, master = teacher_of(teacher)
+        keep(pieces, out / "vocabulary.json")
     tokenizer = prepare(source, out, recipe.model.vocab_size, recipe.alone)
-    done = run(recipe, out / "ids", out / "run", device, validate_every, start, minutes)
+    done = run(recipe, out / "ids", out / "run", device, validate_every, start, minutes, master)
     if done and int(os.environ.get("RANK", 0)) == 0:
         path = finish(tokenizer, out, name)
         click.echo(f"{path}: {path.stat().st_size} bytes")
@@ -112,11 +121,27 @@ def start_of(init: Sequence[str]) -> tuple[Tokenizer | None, Start]:
         raise click.ClickException(f"{names}: {error}") from None
 
 
+def teacher_of(name: str) -> tuple[Tokenizer, Transformer]:
+    """The vocabulary and the float weights of a model, shipped or a file. Raises click.ClickException."""
+    from lmcompress import modelfile
+    from lmcompress.training.export import restore
+    from lmcompress.training.model import Transformer
+    from lmcompress.training.train import grow
+
+    try:
+        model = modelfile.load(name)
+    except (OSError, LMCompressError) as error:
+        raise click.ClickException(f"{name}: {error}") from None
+    teacher = Transformer(model.config)
+    grow(teacher, restore(model))
+    return model.tokenizer, teacher
+
+
 def keep(tokenizer: Tokenizer, path: Path) -> None:
     """Writes a vocabulary. Raises click.UsageError where the file has another one already."""
     text = json.dumps({"pieces": [p.hex() for p in tokenizer.pieces], "costs": list(tokenizer.costs)})
     if path.exists() and path.read_text() != text:
-        raise click.UsageError(f"{path} is not the vocabulary of the model to start from")
+        raise click.UsageError(f"{path} is not the vocabulary of the model to start from, or of the teacher")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
 

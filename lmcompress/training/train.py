@@ -45,6 +45,7 @@ class Recipe:
     weight_decay: float
     seed: int = 0
     alone: bool = False  # digits and codes are pieces by themselves in what is read
+    taught: float = 0.0  # share of the loss that is a teacher's: nats per token by its probabilities
 
     @staticmethod
     def load(path: Path) -> Recipe:
@@ -77,10 +78,15 @@ def train(
     validate_every: int = 500,
     init: Start | None = None,
     minutes: float = math.inf,
+    teacher: Transformer | None = None,
 ) -> bool:
     """Trains on the token ids in folder `ids` (data.tokenize); writes checkpoint.pt, log.jsonl and TensorBoard curves to
     `out`, and float.pt, a checkpoint before integers came in, which another run may begin with. What the weights of
-    `init` lack adds nothing at first. False where `minutes` were over before the recipe's tokens: the next call goes on."""
+    `init` lack adds nothing at first. False where `minutes` were over before the recipe's tokens: the next call goes on.
+    `teacher`, of the same vocabulary, for a recipe with `taught`: the model learns to say what it says (Hinton et al. 2015,
+    "Distilling the knowledge in a neural network")."""
+    if (teacher is None) != (recipe.taught == 0):
+        raise ValueError("a recipe with `taught` needs a teacher, and no other has one")
     called = time.monotonic()
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if device == "auto":
@@ -90,6 +96,8 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     model = Transformer(recipe.model).to(device)
+    if teacher is not None:
+        teacher = teacher.to(device).requires_grad_(False)
     matrices = [p for b in model.blocks for p in (b.q, b.kv, b.o, b.up, b.down)]
     muon = Muon(matrices, recipe.muon_lr, weight_decay=recipe.weight_decay)
     adam = torch.optim.AdamW(
@@ -117,17 +125,22 @@ def train(
     validation = data.validation(ids, recipe.sequence, 64 * recipe.sequence)
     compiled = {}
 
-    def loss_of(rows: Tensor, quantized: bool) -> Tensor:
-        """Mean nats per token of rows [B, T + 1]."""
-        if quantized not in compiled:
+    def loss_of(rows: Tensor, quantized: bool, taught: bool = False) -> Tensor:
+        """Nats of each token of rows [B, T + 1], with the teacher's share if `taught`."""
+        if (quantized, taught) not in compiled:
 
             def forward(rows: Tensor) -> Tensor:
                 with torch.autocast(rows.device.type, torch.bfloat16, enabled=not quantized):
-                    logits = model(rows[:, :-1], quantized)
-                return F.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten(), reduction="none")
+                    logits = model(rows[:, :-1], quantized).float().flatten(0, 1)
+                loss = F.cross_entropy(logits, rows[:, 1:].flatten(), reduction="none")
+                if teacher is None or not taught:
+                    return loss
+                with torch.no_grad(), torch.autocast(rows.device.type, torch.bfloat16):
+                    said = teacher(rows[:, :-1], False).float().flatten(0, 1).softmax(-1)
+                return torch.lerp(loss, F.cross_entropy(logits, said, reduction="none"), recipe.taught)
 
-            compiled[quantized] = torch.compile(forward, dynamic=False)
-        return compiled[quantized](rows)
+            compiled[quantized, taught] = torch.compile(forward, dynamic=False)
+        return compiled[quantized, taught](rows)
 
     def validate(quantized: bool) -> dict[str, float]:
         """Bits per byte by category, and their mean weighted as in training."""
@@ -176,7 +189,7 @@ def train(
         for group in muon.param_groups:
             group["momentum"] = 0.85 + 0.1 * min(1.0, step / 300)
         rows = torch.from_numpy(mix.batch(step, recipe.batch)[rank::world]).to(device)
-        loss = loss_of(rows, quantized).mean()
+        loss = loss_of(rows, quantized, teacher is not None).mean()
         loss.backward()
         if world > 1:
             for p in model.parameters():
