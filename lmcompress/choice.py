@@ -17,7 +17,8 @@ FORM_TRIAL = 8192  # bytes of a block on which forms are tried
 PART = 4096  # bytes in a row of a sample
 SOME_NUMBERS, MANY_NUMBERS = 1.01, 1.2  # as many tokens with digits by themselves as without, at least
 STRANGE = 2.3  # bytes a token in text that the vocabulary was not made for, at most
-LONG, REPETITIVE = 1 << 18, 0.2  # bytes of text at least; what zlib leaves of it, at most
+LONG = 1 << 18  # bytes of text from which on it is coded with the network once only, and repeats matter
+REPETITIVE = 0.2  # of a text, what zlib leaves of it at most
 WORTH = 1.01  # of what the network takes, up to which learning alone is chosen: it is ten times as fast, or more
 PROMISING = 1.02  # and on a sample: the longer a text is, the more there is to learn
 
@@ -44,7 +45,7 @@ class Trial(NamedTuple):
 
 TRIALS = (
     Trial(1 << 15, 1 << 14, 1.10, 1.25),
-    Trial(1 << 17, 1 << 16, 1.00, 1.15),
+    Trial(1 << 17, 1 << 16, 1.04, 1.15),
     Trial(1 << 20, 1 << 18, 1.00, 1.10),
 )
 
@@ -91,6 +92,8 @@ def ways_of(text: bytes, tokenizer: Tokenizer, mixer: bool, size: Size) -> list[
             return [best]
         more = {PIECES: 1.0, ALONE: trial.alone if many else 1.0, LEARNING: trial.learning}
         ways = [way for way in ways if sizes[way] <= more[way] * sizes[best]]
+    if len(text) >= LONG and {PIECES, ALONE} <= set(ways):
+        ways.remove(PIECES if sizes[ALONE] < sizes[PIECES] else ALONE)
     if mixer and LEARNING not in ways and len(text) >= LONG and _repetitive(text):
         ways.append(LEARNING)  # a tenth of the time more; no sample shows what comes again far away
     return ways
