@@ -20,7 +20,8 @@ STRANGE = 2.3  # bytes a token in text that the vocabulary was not made for, at 
 LONG = 1 << 18  # bytes of text from which on it is coded with the network once only, and repeats matter
 REPETITIVE = 0.2  # of a text, what zlib leaves of it at most
 WORTH = 1.01  # of what the network takes, up to which learning alone is chosen: it is ten times as fast, or more
-PROMISING = 1.02  # and on a sample: the longer a text is, the more there is to learn
+PROMISING = 1.02  # and on a part: the longer a text is, the more there is to learn
+ALIKE = 1.3  # of what learning alone takes for a text's middle, what it takes for a sample of all, at most
 
 
 class Way(NamedTuple):
@@ -35,7 +36,7 @@ Size = Callable[[bytes, int, bytes, Way], int]  # bytes that content takes in a 
 
 
 class Trial(NamedTuple):
-    """A sample of a text on which ways are tried. Those that take more of the best one's bytes than is said are out."""
+    """A part of a text on which ways are tried. Those that take more of the best one's bytes than is said are out."""
 
     least: int  # bytes of text to be worth it
     size: int  # bytes
@@ -68,13 +69,13 @@ def form_of(data: bytes, cost: forms.Cost, way: Way, size: Size) -> tuple[int, b
 
 
 def ways_of(text: bytes, tokenizer: Tokenizer, mixer: bool, size: Size) -> list[Way]:
-    """Those ways to code a text with a network, and a mixer or none, of which samples do not tell that another takes fewer
-    bytes.
+    """Those ways to code a text with a network, and a mixer or none, of which parts of it do not tell that another takes
+    fewer bytes.
 
     Networks may have read numbers in pieces, but the mixer learns digits alone on the way; and on what the network has
     not read, or what comes again and again, the mixer may do as well in one lane without it. Both show the more the longer
     the text is."""
-    part = sample(text, TRIALS[0].size)
+    part = middle(text, TRIALS[0].size)
     together, alone = (len(tokenizer.encode(part, alone)) for alone in (False, True))
     many = alone >= MANY_NUMBERS * together
     ways = [PIECES]
@@ -85,13 +86,15 @@ def ways_of(text: bytes, tokenizer: Tokenizer, mixer: bool, size: Size) -> list[
     for trial in TRIALS:
         if len(ways) == 1 or len(text) < trial.least:
             break
-        part = sample(text, trial.size)
+        part = middle(text, trial.size)
         sizes = {way: size(part, forms.PLAIN, part, way) for way in ways}
-        best = best_of(sizes, PROMISING)
-        if best == LEARNING:
-            return [best]
+        if best_of(sizes, PROMISING) == LEARNING:
+            part = sample(text, trial.size)
+            if size(part, forms.PLAIN, part, LEARNING) <= ALIKE * sizes[LEARNING]:
+                return [LEARNING]
+        least = min(sizes[way] for way in ways if way.network)
         more = {PIECES: 1.0, ALONE: trial.alone if many else 1.0, LEARNING: trial.learning}
-        ways = [way for way in ways if sizes[way] <= more[way] * sizes[best]]
+        ways = [way for way in ways if sizes[way] <= more[way] * least]
     if len(text) >= LONG and {PIECES, ALONE} <= set(ways):
         ways.remove(PIECES if sizes[ALONE] < sizes[PIECES] else ALONE)
     if mixer and LEARNING not in ways and len(text) >= LONG and _repetitive(text):
@@ -111,7 +114,7 @@ def middle(data: bytes, size: int) -> bytes:
 
 
 def sample(text: bytes, size: int) -> bytes:
-    """Parts from everywhere, the beginning and the end among them: what is chosen is right for all of the text."""
+    """Parts from everywhere, the beginning and the end among them."""
     if len(text) <= size:
         return text
     gaps = size // PART - 1
