@@ -21,7 +21,6 @@ LONG = 1 << 18  # bytes of text from which on it is coded with the network once 
 REPETITIVE = 0.2  # of a text, what zlib leaves of it at most
 WORTH = 1.01  # of what the network takes, up to which learning alone is chosen: it is ten times as fast, or more
 PROMISING = 1.02  # and on a part: the longer a text is, the more there is to learn
-ALIKE = 1.3  # of what learning alone takes for a text's middle, what it takes for a sample of all, at most
 
 
 class Way(NamedTuple):
@@ -88,13 +87,13 @@ def ways_of(text: bytes, tokenizer: Tokenizer, mixer: bool, size: Size) -> list[
             break
         part = middle(text, trial.size)
         sizes = {way: size(part, forms.PLAIN, part, way) for way in ways}
+        rival = min((way for way in ways if way.network), key=lambda way: sizes[way])
         if best_of(sizes, PROMISING) == LEARNING:
-            part = sample(text, trial.size)
-            if size(part, forms.PLAIN, part, LEARNING) <= ALIKE * sizes[LEARNING]:
+            part = sample(text, trial.size)  # all of it may not be like its middle
+            if best_of({way: size(part, forms.PLAIN, part, way) for way in (rival, LEARNING)}, PROMISING) == LEARNING:
                 return [LEARNING]
-        least = min(sizes[way] for way in ways if way.network)
         more = {PIECES: 1.0, ALONE: trial.alone if many else 1.0, LEARNING: trial.learning}
-        ways = [way for way in ways if sizes[way] <= more[way] * least]
+        ways = [way for way in ways if sizes[way] <= more[way] * sizes[rival]]
     if len(text) >= LONG and {PIECES, ALONE} <= set(ways):
         ways.remove(PIECES if sizes[ALONE] < sizes[PIECES] else ALONE)
     if mixer and LEARNING not in ways and len(text) >= LONG and _repetitive(text):
