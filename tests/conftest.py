@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lmcompress import methods
+from lmcompress import choice, methods
 from tests import fakes
 
 
@@ -15,3 +15,10 @@ def fake_codec(monkeypatch: pytest.MonkeyPatch) -> type[fakes.FakeCodec]:
     monkeypatch.setattr(methods, "load_for_reading", fakes.load_for_reading)
     monkeypatch.setattr(fakes.FakeCodec, "decoded", 0)
     return fakes.FakeCodec
+
+
+@pytest.fixture
+def network_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is one, though it knows nothing and the mixer does better alone."""
+    monkeypatch.setattr(choice, "STRANGE", 0)
+    monkeypatch.setattr(choice, "MANY_NUMBERS", 100)

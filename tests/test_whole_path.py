@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import lmcompress
-from lmcompress import methods, modelfile
+from lmcompress import choice, methods, modelfile
 from tests.forks import status_of
 from tests.models import random_model
 
@@ -28,8 +28,8 @@ INPUTS = {
 
 
 @pytest.fixture
-def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The file of a model of random weights; zstd never wins, so that it is used."""
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network_used: None) -> str:
+    """The file of a model of random weights; neither zstd nor learning without it wins, so that it is used."""
     path = tmp_path / "random.lmm"
     path.write_bytes(modelfile.dumps(random_model()))
     monkeypatch.setattr(methods, "_zstd_compress", lambda data, level: data + b"longer")
@@ -48,6 +48,18 @@ def test_there_and_back(model: str, name: str, level: int):
         assert member.model_digest == modelfile.load(model).digest.hex()
         with pytest.raises(lmcompress.MissingModelError, match="random"):
             lmcompress.decompress(archive)
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_there_and_back_without_a_network_that_knows_nothing(
+    model: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "STRANGE", 100)
+    data = INPUTS[name]
+    archive = lmcompress.compress(data, 4, model=model, threads=1)
+    assert lmcompress.decompress(archive, model=model, threads=2) == data
+    (block,) = lmcompress.get_archive_info(archive).members[0].blocks
+    assert block.method == ("learned" if len(data) > 1000 else "stored")
 
 
 def test_a_model_that_is_loaded_once(model: str):
