@@ -103,27 +103,24 @@ class Codec:
         payloads: dict[Way, bytes] = {}
         for i, way in enumerate(ways):
             told = None if progress is None else partial(_tell, progress, i, len(ways))
-            payloads[way] = self._code(len(data), *self._segment(data, form, text, way), way.network, told, threads)
+            payloads[way] = self._code(data, form, text, way, told, threads)
         way = choice.best_of({way: len(payload) for way, payload in payloads.items()}, choice.WORTH)
         return way.network != network, payloads[way]
 
-    def _segment(self, data: bytes, form: int, text: bytes, way: Way) -> tuple[int, np.ndarray]:
-        tokens = self.vocabulary.tokenizer.encode(text, way.alone).astype(np.int32)
-        if len(tokens) > len(data):
-            return self._segment(data, forms.PLAIN, data, way)
-        return form, tokens
-
     def _size(self, threads: int, data: bytes, form: int, text: bytes, way: Way) -> int:
-        return len(self._code(len(data), *self._segment(data, form, text, way), way.network, None, threads))
+        return len(self._code(data, form, text, way, None, threads))
 
-    def _code(
-        self, size: int, form: int, tokens: np.ndarray, network: bool, progress: Progress | None, threads: int
-    ) -> bytes:
-        """The payload of a block of `size` bytes."""
-        n_lanes = most_lanes(self._with(network), size, len(tokens))
+    def _code(self, data: bytes, form: int, text: bytes, way: Way, progress: Progress | None, threads: int) -> bytes:
+        """The payload of a block in a form, which gives a text, coded in a way; as it is if the form's text has more tokens
+        than there are bytes."""
+        encode = self.vocabulary.tokenizer.encode
+        tokens = encode(text, way.alone).astype(np.int32)
+        if len(tokens) > len(data):
+            form, tokens = forms.PLAIN, encode(data, way.alone).astype(np.int32)
+        n_lanes = most_lanes(self._with(way.network), len(data), len(tokens))
         lanes, counts = layout(tokens, n_lanes)
         previous = np.concatenate([np.full((n_lanes, 1), self.vocabulary.start, np.int32), lanes[:, :-1]], axis=1)
-        predictor = Predictor(self.engines, self.vocabulary, n_lanes, len(tokens), threads, network)
+        predictor = Predictor(self.engines, self.vocabulary, n_lanes, len(tokens), threads, way.network)
         coder = Encoder(self.engines.coder)
         for start, stop, m in spans(counts):
             for i, (k, bits) in enumerate(predictor.encode(previous[:m, start:stop], lanes[:m, start:stop])):

@@ -115,8 +115,8 @@ def test_a_block_without_its_network_is_the_same_on_every_engine() -> None:
 
 def test_a_block_without_its_network_has_long_lanes() -> None:
     codec = Codec(MODEL, CodecConfig(1024, 16))
-    payload = bytes([*Writer().varint(2000).varint(2).data]) + bytes(900)
-    with pytest.raises(CorruptError):
+    payload = bytes(Writer().varint(2000).varint(2)) + bytes(900)
+    with pytest.raises(CorruptError, match="above its limit of 1$"):
         codec.decode(payload, 1 << 19, True)
     assert codec._with(False) == CodecConfig(1 << 18, 16, False)
     assert Codec(MODEL, CodecConfig(1 << 20, 16))._with(False) == CodecConfig(1 << 20, 16, False)

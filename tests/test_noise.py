@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import random
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -136,16 +137,10 @@ def test_what_is_between_noise_may_do_without_the_network() -> None:
     content = b"".join(b"%.9f\n" % numbers.random() for _ in range(900)) + NOISE
     method, payload = methods.BlockEncoder(3, None, 1).encode(content)
     assert method == MIXED_LEARNED
-    loaded = methods.load_for_writing(3, None, 1)
-    header = Header(20, loaded.parameters, loaded.model_digest, loaded.model_name)
-    crc = crc32(content)
-    for method, right in ((MIXED_LEARNED, True), (MIXED, False)):
-        block = Block(method, len(content), len(payload), crc, 0, payload)
-        if right:
-            assert methods.BlockDecoder(header, None, 1, 1 << 28).decode(block) == content
-        else:
-            with pytest.raises(CorruptError):
-                methods.BlockDecoder(header, None, 1, 1 << 28).decode(block)
+    block = Block(method, len(content), len(payload), crc32(content), 0, payload)
+    assert decoder(1 << 28, 3).decode(block) == content
+    with pytest.raises(CorruptError):
+        decoder(1 << 28, 3).decode(replace(block, method=MIXED))
 
 
 def test_noise_that_comes_again_is_coded_once() -> None:
@@ -153,8 +148,8 @@ def test_noise_that_comes_again_is_coded_once() -> None:
     assert twice - once < 1000
 
 
-def decoder(memory: int) -> methods.BlockDecoder:
-    loaded = methods.load_for_writing(1, None, 1)
+def decoder(memory: int, level: int = 1) -> methods.BlockDecoder:
+    loaded = methods.load_for_writing(level, None, 1)
     return methods.BlockDecoder(Header(20, loaded.parameters, loaded.model_digest, loaded.model_name), None, 1, memory)
 
 
