@@ -51,7 +51,7 @@ Compresses FILEs, each to FILE{paths.SUFFIX}. Without FILE, or when it is -, fro
   -q, -v               say less, say more          --exclude-compressed skip what is compressed already
   --json               with -l and -t: as JSON     --filelist FILE      names from FILE, one a line
   -h, --help           this                        --output-dir-flat DIR, --output-dir-mirror DIR
-  -V, --version        the version
+  -V, --version        the version                 --independent        blocks that need no other one
 
 Commands: lmcompress train ..., lmcompress bench FILE..., lmcompress models  (each has --help). SIZE: 64M, 1G.
 Exit codes: 0 done, 1 an error, 2 files were skipped. A file that is called as a command is: write ./train.
@@ -83,6 +83,7 @@ class Options:
     threads: int
     check: bool
     block_size: int | None
+    independent: bool
     memory: int
     max_output: int | None
     range: tuple[int, int | None] | None
@@ -152,6 +153,7 @@ def _levels(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("-T", "--threads", type=click.IntRange(0), envvar="LMC_THREADS", default=0)
 @click.option("--check/--no-check", default=True)
 @click.option("--block-size", callback=_to_size)
+@click.option("--independent", is_flag=True)
 @click.option("--memory", default=str(DEFAULT_MEMORY), callback=_to_size)
 @click.option("--max-output", callback=_to_size)
 @click.option("--range", callback=_to_range)
@@ -385,7 +387,7 @@ class Run:
             self._warn_of_memory(source, min(options.block_size, options.block_size if size is None else size))
         compressor = LMCompressor(
             options.level, model=options.model, threads=options.threads, block_size=options.block_size, size=size,
-            memory=options.memory, check=options.check, metadata=metadata,
+            independent=options.independent, memory=options.memory, check=options.check, metadata=metadata,
             progress=lambda done: progress(done, written),
         )  # fmt: skip
         read = written = 0

@@ -21,11 +21,14 @@ MAGIC = b"\x8dLMC\r\n\x1a"  # no text begins so: invalid in ASCII and UTF-8, and
 SYNC = b"\x8d\xb1"  # before every record
 END = b"\x1a\x8d"  # the last bytes of a member
 
-STORED, ZSTD, LM, MIXED, LEARNED, MIXED_LEARNED = range(6)  # record kinds that are blocks; up to LAST_METHOD reserved
+STORED, ZSTD, LM, MIXED, LEARNED, MIXED_LEARNED, REPEATING = range(
+    7
+)  # record kinds of blocks; up to LAST_METHOD reserved
 METHODS = {
     STORED: "stored", ZSTD: "zstd", LM: "lm", MIXED: "mixed", LEARNED: "learned", MIXED_LEARNED: "mixed, learned",
+    REPEATING: "repeating",
 }  # fmt: skip
-NEED_CODEC = (LM, MIXED, LEARNED, MIXED_LEARNED)
+NEED_CODEC = (LM, MIXED, LEARNED, MIXED_LEARNED)  # and those of REPEATING whose literal has one of them
 LAST_METHOD = 0x3F
 METADATA, HEADER_COPY = 0x40, 0x41  # records without content; up to LAST_SKIPPABLE readers skip what they do not know
 LAST_SKIPPABLE = 0x7F
@@ -230,7 +233,7 @@ def parse_record_header(reader: Reader, block_log: int) -> tuple[int, Block]:
     _check_crc(reader, start, "record's header")
     if kind <= LAST_METHOD and raw_size == 0:
         raise CorruptError("an empty block")
-    if MIXED_LEARNED < kind <= LAST_METHOD:
+    if REPEATING < kind <= LAST_METHOD:
         raise UnsupportedError(f"block method {kind} is reserved in version {VERSION}; a later one is needed")
     return kind, Block(kind, raw_size, coded_size, raw_crc, coded_crc)
 
@@ -382,6 +385,14 @@ class Member:
         """The record that holds this byte of the member's content (0 <= raw_offset < raw_size)."""
         # records without content share their offset with the next block and come before it
         return bisect_right(self.raw_offsets, raw_offset) - 1
+
+    def before(self, i: int, back: int) -> int:
+        """The record whose block is so many blocks before record `i`. Raises CorruptError where there is none."""
+        for j in reversed(range(i)):
+            back -= self.raw_sizes[j] > 0
+            if back == 0:
+                return j
+        raise CorruptError("a block repeats one that there is not")
 
     def read(self, file: BinaryIO, i: int) -> Block | Skippable:
         """Record `i`, its payload checked. Raises CorruptError when it is damaged or not what the index says."""

@@ -47,6 +47,7 @@ from lmcompress.errors import (
     UnsupportedError,
 )
 from lmcompress.methods import DEFAULT_LEVEL, DEFAULT_MEMORY, BlockDecoder
+from lmcompress.repeats import REACH, History
 from lmcompress.stream import LMCompressor, MemberDecoder, within
 
 if TYPE_CHECKING:
@@ -62,13 +63,14 @@ def compress(
     model: Model | str | Path | None = None,
     threads: int = 0,
     block_size: int | None = None,
+    independent: bool = False,
     check: bool = True,
     metadata: Mapping[str, str] | None = None,
 ) -> bytes:
     """An archive of `data`. Arguments and errors as for LMCompressor."""
     compressor = LMCompressor(
-        level, model=model, threads=threads, block_size=block_size, size=memoryview(data).nbytes, check=check,
-        metadata=metadata,
+        level, model=model, threads=threads, block_size=block_size, size=memoryview(data).nbytes,
+        independent=independent, check=check, metadata=metadata,
     )  # fmt: skip
     return compressor.compress(data, LMCompressor.FLUSH_FRAME)
 
@@ -123,6 +125,7 @@ class _ContentReader(io.RawIOBase):
         self.engine_name: str | None = None
         self._failure: LMCompressError | None = None  # what ended the reading in order
         self._members: list[Member] | None = None
+        self._literals: dict[tuple[int, int], bytes] = {}  # by member and record, of blocks that others repeat
 
     def readable(self) -> bool:
         return True
@@ -215,20 +218,40 @@ class _ContentReader(io.RawIOBase):
         for member in self._index():
             if self._position < start + member.raw_size:
                 i = member.find(self._position - start)
-                block = member.read(self._file, i)
-                assert isinstance(block, Block)
-                decoder = BlockDecoder(member.header, *self._options)
-                self._block = decoder.decode(block)
-                self.engine_name = decoder.engine_name
+                self._block = self._block_at(member, i)
                 self._block_start = start + member.raw_offsets[i]
                 return True
             start += member.raw_size
         return False
 
+    def _block_at(self, member: Member, i: int) -> bytes:
+        """The content of the block that is record `i`, and for that the literals of those that it repeats."""
+        decoder = BlockDecoder(member.header, *self._options)
+        opened = decoder.open(_block(member, self._file, i))
+        sources: dict[int, bytes] = {}
+        for back in {copy.back for copy in opened.copies} - {0}:
+            key = member.start, member.before(i, back)
+            if key not in self._literals:
+                self._literals[key] = decoder.literal(decoder.open(_block(member, self._file, key[1])))
+            sources[back] = self._literals[key]
+            if sum(map(len, sources.values())) > REACH:
+                raise CorruptError("a block repeats one that is too far away")
+            while sum(map(len, self._literals.values())) > REACH:
+                del self._literals[next(iter(self._literals))]
+        content = decoder.content(opened, decoder.literal(opened), sources.__getitem__)
+        self.engine_name = decoder.engine_name or self.engine_name
+        return content
+
     def _index(self) -> list[Member]:
         if self._members is None:
             self._members = read_members(self._file, start=self._base)
         return self._members
+
+
+def _block(member: Member, file: BinaryIO, i: int) -> Block:
+    record = member.read(file, i)
+    assert isinstance(record, Block)
+    return record
 
 
 class LMFile(io.BufferedIOBase):
@@ -245,6 +268,7 @@ class LMFile(io.BufferedIOBase):
         memory: int = DEFAULT_MEMORY,
         max_output: int | None = None,
         block_size: int | None = None,
+        independent: bool = False,
         check: bool = True,
         metadata: Mapping[str, str] | None = None,
         progress: Callable[[int], None] | None = None,
@@ -265,8 +289,8 @@ class LMFile(io.BufferedIOBase):
             raise ValueError(f"invalid mode: {mode!r}")
         if self.mode != "r":
             self._compressor = LMCompressor(
-                level, model=model, threads=threads, block_size=block_size, memory=memory, check=check,
-                metadata=metadata, progress=progress,
+                level, model=model, threads=threads, block_size=block_size, independent=independent, memory=memory,
+                check=check, metadata=metadata, progress=progress,
             )  # fmt: skip
         if isinstance(filename, (str, bytes, os.PathLike)):
             self._file = cast(BinaryIO, builtins.open(filename, self.mode + "b"))
@@ -610,12 +634,14 @@ def _indexed_blocks(
         except CorruptError as error:
             result.notes.append(f"at {member.start}: {error}; its copy is used")
         decoder = BlockDecoder(member.header, *options)
-        digest, lost = hashlib.sha256(), len(result.lost)
+        digest, lost, history = hashlib.sha256(), len(result.lost), History()
         for i, raw_size in enumerate(member.raw_sizes):
+            number = history.number
             try:
                 record = member.read(file, i)
                 if isinstance(record, Block):
-                    data = decoder.decode(record, within(progress, raw_start + member.raw_offsets[i], raw_size))
+                    told = within(progress, raw_start + member.raw_offsets[i], raw_size)
+                    data = decoder.decode(record, history, told)
                     digest.update(data)
                     yield data
             except (CorruptError, UnsupportedError, MissingModelError) as error:
@@ -623,6 +649,8 @@ def _indexed_blocks(
                     unread.append(error)
                 if raw_size:
                     result.lost.append(Loss(member.offsets[i], raw_start + member.raw_offsets[i], raw_size, str(error)))
+                    if history.number == number:
+                        history.add(None)
                 else:
                     result.notes.append(f"a record without content at {member.offsets[i]}: {error}")
         if len(result.lost) == lost and member.digest != digest.digest()[: len(member.digest)]:
@@ -638,7 +666,7 @@ def _scanned_blocks(
     unread: list[LMCompressError],
 ) -> Iterator[bytes]:
     """The intact blocks that a search finds, whatever has become of headers and index."""
-    decoder = BlockDecoder(_first_header(file), *options)
+    decoder, history = BlockDecoder(_first_header(file), *options), History()
     expected, raw_offset, known = 0, 0, True  # where the next record should begin, in the file and in the content
     mangled = False  # the last block was damaged: what is left of it makes no sense either
     start, losses = 0, 0  # where in the content the member began, how many losses there were before
@@ -649,7 +677,7 @@ def _scanned_blocks(
             known = False  # from here on, blocks may be missing
         expected, mangled, ended = found.offset + found.size, found.damaged, isinstance(found.item, Footer)
         if isinstance(found.item, Header):
-            decoder = BlockDecoder(found.item, *options)
+            decoder, history = BlockDecoder(found.item, *options), History()
         elif isinstance(found.item, Footer):
             missing = sum(found.item.raw_sizes) - (raw_offset - start)
             if missing and losses == len(result.lost):
@@ -659,8 +687,9 @@ def _scanned_blocks(
         elif isinstance(found.item, Block) and found.item.raw_size:
             try:
                 if found.damaged:
+                    history.add(None)
                     raise CorruptError("a block's coded bytes are damaged (CRC-32), or missing")
-                yield decoder.decode(found.item, within(progress, raw_offset, found.item.raw_size))
+                yield decoder.decode(found.item, history, within(progress, raw_offset, found.item.raw_size))
             except (CorruptError, UnsupportedError, MissingModelError) as error:
                 if not isinstance(error, CorruptError):
                     unread.append(error)

@@ -1,7 +1,7 @@
 """One block's content <-> method and payload: the smallest of lm, with the network or without, zstd and stored, or lm
-with noise put aside.
+with noise put aside; of its literal where it repeats something.
 
-Knows: levels, zstd, noise, where codecs and models come from (and imports them only when a block needs them). Does not know:
+Knows: levels, zstd, noise, repeats, where codecs and models come from (and imports them only when a block needs them). Does not know:
 archives' layout, files. Nothing here falls back in silence: a model that is asked for and missing is MissingModelError.
 """
 
@@ -11,12 +11,23 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from lmcompress import noise
+from lmcompress import noise, repeats
 from lmcompress.bits import Reader, Writer
 from lmcompress.config import CodecConfig
-from lmcompress.container import LEARNED, LM, MIXED, MIXED_LEARNED, NEED_CODEC, STORED, ZSTD, Block, Header
+from lmcompress.container import (
+    LEARNED,
+    LM,
+    MIXED,
+    MIXED_LEARNED,
+    NEED_CODEC,
+    REPEATING,
+    STORED,
+    ZSTD,
+    Block,
+    Header,
+)
 from lmcompress.errors import CorruptError, LimitError, MissingModelError
 
 if TYPE_CHECKING:
@@ -145,6 +156,17 @@ def count(threads: int) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class Coded(NamedTuple):
+    """A block as it will be written; its payload is shorter than its content unless that is stored."""
+
+    method: int
+    payload: bytes
+    needs_codec: bool = False
+
+
+Repeated = tuple[list[repeats.Copy], bytes]  # copies and literal of a content
+
+
 class BlockEncoder:
     """Blocks of content to the smallest method's payload, several at once if called from several threads."""
 
@@ -167,11 +189,27 @@ class BlockEncoder:
         return 2 * size + self.loaded.codec.memory(size)
 
     def encode(
-        self, data: bytes, lm_cost: int = 0, progress: Progress | None = None, threads: int = 0
-    ) -> tuple[int, bytes]:
-        """(method, payload); the payload is shorter than `data` unless the method is STORED. `lm_cost`: bytes that the
-        archive grows by elsewhere when the method is LM. `progress` is told now and then what share is done. threads:
-        0 for all."""
+        self,
+        content: bytes,
+        repeated: Repeated | None = None,
+        lm_cost: int = 0,
+        progress: Progress | None = None,
+        threads: int = 0,
+    ) -> Coded:
+        """A content; `repeated`: the copies and the literal that it is made of. `lm_cost`: bytes that the archive grows
+        by elsewhere when a codec is needed. `progress` is told now and then what share is done. threads: 0 for all."""
+        copies, literal = repeated or ([], content)
+        coded = self._encode(literal, lm_cost, progress, threads) if literal else Coded(STORED, b"")
+        if not copies:
+            return coded
+        table = repeats.pack(copies)
+        head = Writer().varint(len(copies)).varint(len(table))
+        payload = bytes(_put_plain(head, table).uint(coded.method, 1).put(coded.payload))
+        if len(payload) + CODED_COST >= len(content):
+            return Coded(STORED, content)
+        return Coded(REPEATING, payload, coded.needs_codec)
+
+    def _encode(self, data: bytes, lm_cost: int, progress: Progress | None, threads: int) -> Coded:
         probe = _zstd_compress(data, PROBE_LEVEL)
         clear = len(data) >= NOISE_SIZE and not VOID <= len(probe) / len(data) <= NOISE
         candidates = [(0, STORED, data), (CODED_COST, ZSTD, probe)]
@@ -180,7 +218,7 @@ class BlockEncoder:
         if len(candidates[-1][2]) > CLEAR_WIN * len(probe):
             candidates.append((CODED_COST, ZSTD, _zstd_compress(data, BEST_LEVEL)))
         _, method, payload = min(candidates, key=lambda c: c[0] + len(c[2]))  # the first of equals: it decodes fastest
-        return method, payload
+        return Coded(method, payload, method in NEED_CODEC)
 
     def _by_model(self, data: bytes, progress: Progress | None, threads: int) -> tuple[int, bytes]:
         """LM, or MIXED where there is noise, or one of the two without the network, and the payload."""
@@ -190,63 +228,114 @@ class BlockEncoder:
         learned, payload = codec.encode(rest, progress, threads)
         if not parts:
             return LEARNED if learned else LM, payload
-        coded = _zstd_compress(apart, PROBE_LEVEL)
-        method, stored = (ZSTD, coded) if len(coded) < len(apart) else (STORED, apart)
-        head = Writer(noise.pack(parts)).uint(method, 1).varint(len(stored))
-        return MIXED_LEARNED if learned else MIXED, bytes(head.put(stored).put(payload))
+        head = _put_plain(Writer(noise.pack(parts)), apart)
+        return MIXED_LEARNED if learned else MIXED, bytes(head.put(payload))
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A block of which it is known what decoding it takes."""
+
+    block: Block
+    method: int  # of its literal, which is all of the content unless the block repeats something
+    payload: bytes
+    size: int  # bytes of the literal
+    copies: list[repeats.Copy]
+    memory: int  # bytes that decoding it takes at most, the model and other blocks' literals aside
 
 
 class BlockDecoder:
     """Blocks back to content, of one header, several at once if called from several threads. `memory`: bytes that
-    decoding one block may take."""
+    decoding one block may take, other blocks' literals aside."""
 
     def __init__(self, header: Header, model: Model | str | Path | None, threads: int, memory: int) -> None:
         self._header, self._model, self._threads, self._memory = header, model, count(threads), memory
         self.engine_name: str | None = None  # what ran, once something did
 
-    def memory(self, block: Block) -> int:
-        """Bytes that decoding it takes at most, the model aside. Raises as decode() does."""
-        self._allow(needed := 2 * block.raw_size + block.coded_size + _window_memory(block.method, block.payload))
-        if block.method in NEED_CODEC:
-            needed = block.coded_size + self._codec.memory(block.raw_size)
-            self._allow(needed)
-        return needed
-
     @property
     def _codec(self) -> BlockCodec:
         return load_for_reading(self._header, self._model, self._threads, self._memory).codec
 
-    def decode(self, block: Block, progress: Progress | None = None, threads: int = 0) -> bytes:
-        """The block's content, checked; `threads` 0: with all. Raises CorruptError, MissingModelError, LimitError."""
-        self.memory(block)
-        if block.method in (STORED, ZSTD):
-            data = _plain(block.method, block.payload, block.raw_size)
+    def open(self, block: Block) -> Opened:
+        """Raises CorruptError, LimitError, MissingModelError where it is clear at once that it cannot be decoded."""
+        needed = 2 * block.raw_size + block.coded_size
+        self._allow(needed)
+        method, payload, size, copies = block.method, block.payload, block.raw_size, list[repeats.Copy]()
+        if method == REPEATING:
+            reader = Reader(payload)
+            number = reader.varint(block.raw_size // repeats.LEAST)
+            needed += number * repeats.COPY_MEMORY
+            self._allow(needed)
+            table = self._take_plain(reader, reader.varint(number * repeats.LONGEST), "repeats are")
+            copies, size = repeats.parse(table, number, block.raw_size)
+            method, payload = reader.uint(1), reader.rest()
+            plain = method == STORED and len(payload) == size
+            if number == 0 or not (plain or size and method in (ZSTD, *NEED_CODEC)):
+                raise CorruptError("a block's literal is in a form that there is not")
+        if method in NEED_CODEC:
+            needed += self._codec.memory(size) - 2 * size
+        else:
+            needed += _window_memory(method, payload)
+        self._allow(needed)
+        return Opened(block, method, payload, size, copies, needed)
+
+    def literal(self, opened: Opened, progress: Progress | None = None, threads: int = 0) -> bytes:
+        """The block's literal; its content, checked, unless it repeats something. `threads` 0: with all. Raises
+        CorruptError, MissingModelError, LimitError."""
+        if opened.method in (STORED, ZSTD):
+            data = _plain(opened.method, opened.payload, opened.size)
         else:
             codec = self._codec
             self.engine_name = codec.engine_name
-            learned = block.method in (LEARNED, MIXED_LEARNED)
-            if block.method in (LM, LEARNED):
-                data = codec.decode(block.payload, block.raw_size, learned, progress, threads)
+            learned = opened.method in (LEARNED, MIXED_LEARNED)
+            if opened.method in (LM, LEARNED):
+                data = codec.decode(opened.payload, opened.size, learned, progress, threads)
             else:
-                reader = Reader(block.payload)
-                parts, size = noise.parse(reader, block.raw_size)
-                apart = self._apart(reader, sum(part.size for part in parts))
+                reader = Reader(opened.payload)
+                parts, size = noise.parse(reader, opened.size)
+                apart = self._take_plain(reader, sum(part.size for part in parts), "noise is")
                 data = noise.join(parts, apart, codec.decode(reader.rest(), size, learned, progress, threads))
-        block.check_raw(data)
+        if opened.block.method != REPEATING:
+            opened.block.check_raw(data)
         return data
 
-    def _apart(self, reader: Reader, size: int) -> bytes:
-        """The noise of a mixed block, `size` bytes."""
+    def content(self, opened: Opened, literal: bytes, source: repeats.Source) -> bytes:
+        """The block's content, checked, of its literal and those of blocks before it. Raises CorruptError."""
+        if opened.block.method != REPEATING:
+            return literal
+        data = repeats.join(opened.copies, literal, source)
+        opened.block.check_raw(data)
+        return data
+
+    def decode(self, block: Block, history: repeats.History, progress: Progress | None = None) -> bytes:
+        """The block's content, checked; `history` is told of it, or that it is lost. Raises as the three above."""
+        literal = None
+        try:
+            opened = self.open(block)
+            literal = self.literal(opened, progress)
+            return self.content(opened, literal, history.source)
+        finally:
+            history.add(literal)
+
+    def _take_plain(self, reader: Reader, size: int, what: str) -> bytes:
+        """What _put_plain() wrote, `size` bytes."""
         method = reader.uint(1)
-        stored = reader.take(reader.varint(size))
-        if method not in (STORED, ZSTD) or not stored or method == STORED and len(stored) != size:
-            raise CorruptError("a block's noise is not what its parts say")
-        self._allow(2 * size + len(stored) + _window_memory(method, stored))
-        return _plain(method, stored, size)
+        coded = reader.take(reader.varint(size))
+        if method not in (STORED, ZSTD) or not coded or method == STORED and len(coded) != size:
+            raise CorruptError(f"a block's {what} not what its parts say")
+        self._allow(2 * size + len(coded) + _window_memory(method, coded))
+        return _plain(method, coded, size)
 
     def _allow(self, needed: int) -> None:
         if needed > self._memory:
             raise LimitError(f"a block needs {needed} bytes of memory, more than the {self._memory} allowed")
+
+
+def _put_plain(out: Writer, data: bytes) -> Writer:
+    """A method, the size of what it gives, and that: zstd's or, where it is no longer, the data itself."""
+    coded = _zstd_compress(data, PROBE_LEVEL)
+    method, coded = (ZSTD, coded) if len(coded) < len(data) else (STORED, data)
+    return out.uint(method, 1).varint(len(coded)).put(coded)
 
 
 def _zstd_compress(data: bytes, level: int) -> bytes:

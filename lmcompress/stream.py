@@ -20,7 +20,6 @@ from lmcompress.container import (
     MAX_BLOCK_LOG,
     METADATA,
     MIN_BLOCK_LOG,
-    NEED_CODEC,
     Block,
     Header,
     MemberParser,
@@ -29,7 +28,8 @@ from lmcompress.container import (
 )
 from lmcompress.errors import CorruptError, LimitError, LMCompressError
 from lmcompress.inorder import InOrder, Report
-from lmcompress.methods import DEFAULT_LEVEL, DEFAULT_MEMORY, BlockDecoder, BlockEncoder, count
+from lmcompress.methods import DEFAULT_LEVEL, DEFAULT_MEMORY, BlockDecoder, BlockEncoder, Coded, Opened, Repeated, count
+from lmcompress.repeats import Finder, History
 
 if TYPE_CHECKING:
     from lmcompress.modelfile import Model
@@ -46,7 +46,9 @@ class LMCompressor:
     level: 1 (fast) to 9 (small). model: a shipped model's name, a file, or a Model, instead of the level's own.
     threads: 0 for as many as the machine has; they share blocks, and where these are fewer, the lanes of one.
     block_size: bytes of content coded together, from 1 KiB to 1 GiB; None: 8 MiB, or of content whose `size` is told in
-    advance equal parts no larger. memory: bytes that blocks coded at once may take; one at a time always is.
+    advance equal parts no larger. independent: no block copies from others, which each can be read without any other, and
+    archives of what repeats itself over long distances are larger. memory: bytes that blocks coded at once may take; one at a
+    time always is.
     check: end with the content's SHA-256 (blocks have their checksums in any case). metadata: key = value pairs that
     every member starts with. progress: told now and then how many bytes of the member's content are coded. `last_mode` is the
     mode of the last call of `compress`. Raises MissingModelError (also later, when the model is first needed), ValueError.
@@ -62,6 +64,7 @@ class LMCompressor:
         threads: int = 0,
         block_size: int | None = None,
         size: int | None = None,
+        independent: bool = False,
         memory: int = DEFAULT_MEMORY,
         check: bool = True,
         metadata: Mapping[str, str] | None = None,
@@ -77,7 +80,7 @@ class LMCompressor:
         self.last_mode = self.FLUSH_FRAME
         self._encoder = BlockEncoder(level, model, threads)
         self._block_size, self._blocks_expected = block_size, None if not size else -(-size // block_size)
-        self._threads, self._memory = count(threads), memory
+        self._threads, self._memory, self._independent = count(threads), memory, independent
         self._check, self._metadata, self._progress = check, dict(metadata or {}), progress
         self._failure: BaseException | None = None  # what went wrong, as content was lost then
         self._begin()
@@ -87,7 +90,8 @@ class LMCompressor:
         self._writer: MemberWriter | None = None  # made with the first block, when it is known what the header must say
         self._digest = hashlib.sha256()
         self._size = self._coded = 0  # bytes of content, those of them that are in what was returned
-        self._blocks: InOrder[tuple[int, bytes, bytes]] = InOrder(1)  # method, content, payload
+        self._repeats = Finder(self._independent)
+        self._blocks: InOrder[tuple[bytes, Coded]] = InOrder(1)  # with their content
 
     def compress(self, data: Buffer, mode: int = CONTINUE) -> bytes:
         """Takes `data`; returns what can be written so far. FLUSH_BLOCK: everything given can be decoded from what
@@ -158,31 +162,33 @@ class LMCompressor:
             self._blocks = InOrder(min(most, self._blocks_expected or most))
         while self._blocks.full:
             out += self._take()
-        self._blocks.add(partial(_encode, self._encoder, raw, max(1, self._threads // self._blocks.width)))
+        repeated = self._repeats.split(raw, last)
+        self._blocks.add(partial(_encode, self._encoder, raw, repeated, max(1, self._threads // self._blocks.width)))
         return out
 
     def _sole(self, raw: bytes) -> bytes:
         """All of an archive of one block but its end."""
-        method, payload = self._encoder.encode(raw, LM_HEADER, within(self._progress, 0, len(raw)))
+        repeated = self._repeats.split(raw, last=True)
+        coded = self._encoder.encode(raw, repeated, LM_HEADER, within(self._progress, 0, len(raw)))
         block_log = max(MIN_BLOCK_LOG, (len(raw) - 1).bit_length())
-        if method in NEED_CODEC:
+        if coded.needs_codec:
             loaded = self._encoder.loaded
             header = Header(block_log, loaded.parameters, loaded.model_digest, loaded.model_name)
         else:
             header = Header(block_log)
-        return self._start(header) + self._record(method, raw, payload)
+        return self._start(header) + self._record(raw, coded)
 
     def _take(self) -> bytes:
         """The next of the blocks that are being coded."""
         progress, start = self._progress, self._coded
         return self._record(*self._blocks.take(None if progress is None else lambda done: progress(start + done)))
 
-    def _record(self, method: int, raw: bytes, payload: bytes) -> bytes:
+    def _record(self, raw: bytes, coded: Coded) -> bytes:
         assert self._writer is not None
         self._coded += len(raw)
         if self._progress is not None:
             self._progress(self._coded + self._blocks.reported)
-        return self._writer.block(method, raw, payload)
+        return self._writer.block(coded.method, raw, coded.payload)
 
     def _finish(self) -> bytes:
         out = self._block(last=True) if self._pending else b""
@@ -197,9 +203,8 @@ class LMCompressor:
         return out
 
 
-def _encode(encoder: BlockEncoder, raw: bytes, threads: int, report: Report) -> tuple[int, bytes, bytes]:
-    method, payload = encoder.encode(raw, 0, within(report, 0, len(raw)), threads)
-    return method, raw, payload
+def _encode(encoder: BlockEncoder, raw: bytes, repeated: Repeated, threads: int, report: Report) -> tuple[bytes, Coded]:
+    return raw, encoder.encode(raw, repeated, 0, within(report, 0, len(raw)), threads)
 
 
 def within(progress: Callable[[int], None] | None, start: int, size: int) -> Callable[[float], None] | None:
@@ -218,8 +223,9 @@ class MemberDecoder:
         self._digest = hashlib.sha256()
         self._expected: bytes | None = None  # what the member says of its digest, once it is read
         self.ahead = self._threads  # blocks that are read and begun before they are asked for, at most
-        self._read: deque[tuple[Block, int]] = deque()  # with the bytes of memory that each needs
-        self._blocks: InOrder[bytes] = InOrder(self._threads)  # the first of them
+        self._read: deque[Opened] = deque()
+        self._blocks: InOrder[bytes] = InOrder(self._threads)  # literals of the first of them
+        self._history = History()
         self._failure: LMCompressError | None = None  # what is behind the last of them
         self.finished = False  # the member has ended, and its digest is right
         self.feed = self._parser.feed
@@ -246,8 +252,10 @@ class MemberDecoder:
             return None
         self._begin()
         if self._blocks:
-            data = self._blocks.take(progress)
-            self._read.popleft()
+            assert self._decoder is not None
+            literal = self._blocks.take(progress)
+            data = self._decoder.content(self._read.popleft(), literal, self._history.source)
+            self._history.add(literal)
             self._digest.update(data)
             return data
         if self._failure is not None:
@@ -267,7 +275,7 @@ class MemberDecoder:
             while (
                 self._failure is None
                 and len(self._read) < self.ahead
-                and sum(memory for _, memory in self._read) <= self._memory
+                and sum(opened.memory for opened in self._read) <= self._memory
             ):
                 item = self._parser.next()
                 if item is None:
@@ -276,10 +284,10 @@ class MemberDecoder:
                     self._decoder = BlockDecoder(item, self._model, self._threads, self._memory)
                 elif isinstance(item, Block):
                     assert self._decoder is not None
-                    memory = self._decoder.memory(item)
-                    if limit is not None and sum(block.raw_size for block, _ in self._read) + item.raw_size > limit:
+                    opened = self._decoder.open(item)
+                    if limit is not None and sum(o.block.raw_size for o in self._read) + item.raw_size > limit:
                         raise LimitError("the content is longer than allowed (max_output)")
-                    self._read.append((item, memory))
+                    self._read.append(opened)
                 elif isinstance(item, Skippable):
                     if item.kind == METADATA:
                         self.metadata |= item.metadata()
@@ -292,19 +300,19 @@ class MemberDecoder:
     def _begin(self) -> None:
         """Begins to decode what was read, as far as memory allows, but one block in any case."""
         begun, most, needed = len(self._blocks), 0, 0
-        for _, memory in self._read:
-            needed += memory
+        for opened in self._read:
+            needed += opened.memory
             if most and needed > self._memory:
                 break
             most += 1
-        for block, _ in list(islice(self._read, begun, most)):
+        for opened in list(islice(self._read, begun, most)):
             assert self._decoder is not None
-            job = partial(_decode, self._decoder, block, max(1, self._threads // most))
+            job = partial(_decode, self._decoder, opened, max(1, self._threads // most))
             self._blocks.add(job, alone=most == 1)
 
 
-def _decode(decoder: BlockDecoder, block: Block, threads: int, report: Report) -> bytes:
-    return decoder.decode(block, within(report, 0, block.raw_size), threads)
+def _decode(decoder: BlockDecoder, opened: Opened, threads: int, report: Report) -> bytes:
+    return decoder.literal(opened, within(report, 0, opened.block.raw_size), threads)
 
 
 class LMDecompressor:
