@@ -47,7 +47,7 @@ from lmcompress.errors import (
     UnsupportedError,
 )
 from lmcompress.methods import DEFAULT_LEVEL, DEFAULT_MEMORY, BlockDecoder
-from lmcompress.repeats import REACH, History
+from lmcompress.repeats import History, reach
 from lmcompress.stream import LMCompressor, MemberDecoder, within
 
 if TYPE_CHECKING:
@@ -228,15 +228,15 @@ class _ContentReader(io.RawIOBase):
         """The content of the block that is record `i`, and for that the literals of those that it repeats."""
         decoder = BlockDecoder(member.header, *self._options)
         opened = decoder.open(_block(member, self._file, i))
-        sources: dict[int, bytes] = {}
+        sources, most = dict[int, bytes](), reach(member.header.block_log)
         for back in {copy.back for copy in opened.copies} - {0}:
             key = member.start, member.before(i, back)
             if key not in self._literals:
                 self._literals[key] = decoder.literal(decoder.open(_block(member, self._file, key[1])))
             sources[back] = self._literals[key]
-            if sum(map(len, sources.values())) > REACH:
+            if sum(map(len, sources.values())) > most:
                 raise CorruptError("a block repeats one that is too far away")
-            while sum(map(len, self._literals.values())) > REACH:
+            while sum(map(len, self._literals.values())) > most:
                 del self._literals[next(iter(self._literals))]
         content = decoder.content(opened, decoder.literal(opened), sources.__getitem__)
         self.engine_name = decoder.engine_name or self.engine_name
@@ -634,7 +634,7 @@ def _indexed_blocks(
         except CorruptError as error:
             result.notes.append(f"at {member.start}: {error}; its copy is used")
         decoder = BlockDecoder(member.header, *options)
-        digest, lost, history = hashlib.sha256(), len(result.lost), History()
+        digest, lost, history = hashlib.sha256(), len(result.lost), History(reach(member.header.block_log))
         for i, raw_size in enumerate(member.raw_sizes):
             number = history.number
             try:
@@ -666,7 +666,8 @@ def _scanned_blocks(
     unread: list[LMCompressError],
 ) -> Iterator[bytes]:
     """The intact blocks that a search finds, whatever has become of headers and index."""
-    decoder, history = BlockDecoder(_first_header(file), *options), History()
+    header = _first_header(file)
+    decoder, history = BlockDecoder(header, *options), History(reach(header.block_log))
     expected, raw_offset, known = 0, 0, True  # where the next record should begin, in the file and in the content
     mangled = False  # the last block was damaged: what is left of it makes no sense either
     start, losses = 0, 0  # where in the content the member began, how many losses there were before
@@ -677,7 +678,7 @@ def _scanned_blocks(
             known = False  # from here on, blocks may be missing
         expected, mangled, ended = found.offset + found.size, found.damaged, isinstance(found.item, Footer)
         if isinstance(found.item, Header):
-            decoder, history = BlockDecoder(found.item, *options), History()
+            decoder, history = BlockDecoder(found.item, *options), History(reach(found.item.block_log))
         elif isinstance(found.item, Footer):
             missing = sum(found.item.raw_sizes) - (raw_offset - start)
             if missing and losses == len(result.lost):

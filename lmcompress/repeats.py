@@ -19,7 +19,7 @@ from lmcompress.errors import CorruptError
 if TYPE_CHECKING:
     import numpy as np
 
-REACH = 1 << 26  # bytes of literals before a block's from which it may copy
+MOST_REACH = 1 << 26  # bytes
 LEAST = 256  # bytes of a copy
 LONGEST = 32  # bytes of one, as it is written
 COPY_MEMORY = 256  # bytes, about, that one takes while a block is decoded
@@ -27,7 +27,6 @@ COPY_MEMORY = 256  # bytes, about, that one takes while a block is decoded
 WINDOW = 64  # bytes by which repeats are found; a power of two
 SAMPLED = 64  # one of so many windows is remembered, on average; a power of two
 SLICE = 1 << 18  # bytes whose windows are looked at together
-TABLE_LOG = 21  # of the windows remembered
 NEAR = 1024  # bytes of what the block itself has had, or has often: what learns on the way knows it nearly as well as a copy does
 _FACTOR, _MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
 OFTEN = 20  # bytes for each time that a block has what another had, below NEAR: it is learned at once
@@ -46,10 +45,16 @@ class Copy:
 Source = Callable[[int], bytes]  # the literal of the block so far back
 
 
-class History:
-    """The literals of the latest blocks, as many as have REACH bytes together."""
+def reach(block_log: int) -> int:
+    """Bytes of the literals before its own that a block may copy from, where blocks have up to 2^block_log bytes."""
+    return min(8 << block_log, MOST_REACH)
 
-    def __init__(self) -> None:
+
+class History:
+    """The literals of the latest blocks, as many as have `reach` bytes together."""
+
+    def __init__(self, reach: int) -> None:
+        self._reach = reach
         self.number = 0  # of the next block
         self.literals: dict[int, bytes] = {}  # by number of their block
         self._size = 0
@@ -61,7 +66,7 @@ class History:
         if literal is None:
             del self.literals[self.number]
         self.number += 1
-        while self._size > REACH:
+        while self._size > self._reach:
             self._size -= len(self.literals.pop(next(iter(self.literals))))
 
     def source(self, back: int) -> bytes:
@@ -124,14 +129,13 @@ def parse(table: bytes, count: int, content_size: int) -> tuple[list[Copy], int]
 
 
 class Finder:
-    """Finds the repeats of one block after the other. `independent`: of each by itself."""
+    """Finds the repeats of one block after the other, as far back as `reach`, or `independent`: of each by itself."""
 
-    def __init__(self, independent: bool = False) -> None:
-        self._independent = independent
-        self._history = History()
-        self._table: np.ndarray | None = (
-            None  # int64 [2^TABLE_LOG], by window: block << 32 | place in its literal; or -1
-        )
+    def __init__(self, reach: int, independent: bool = False) -> None:
+        self._history, self._independent = History(reach), independent
+        self._slots = 2 * reach // SAMPLED
+        # int64 [slots], by window: the block << 32 | the place in its literal; or -1
+        self._table: np.ndarray | None = None
 
     def split(self, content: bytes, last: bool = False) -> tuple[list[Copy], bytes]:
         """The copies and the literal. last: no block follows."""
@@ -139,25 +143,24 @@ class Finder:
 
         places, keys = _windows(content)
         before, often = _again(places, keys)
-        entries = np.full(len(keys), -1) if self._table is None else self._table[_slots(keys)]
+        slots = keys % np.uint64(self._slots)
+        entries = np.full(len(keys), -1) if self._table is None else self._table[slots]
         block = _Block(content)
         for i in np.flatnonzero((before >= 0) | (entries >= 0)).tolist():
             if (place := int(places[i])) < block.done:
                 continue
             matches = [block.match_own(place, int(before[i]))] if before[i] >= 0 else []
-            number, offset = divmod(int(entries[i]), 1 << 32)
+            number, at = divmod(int(entries[i]), 1 << 32)
             if literal := self._history.literals.get(number):
-                matches.append(
-                    block.match(place, literal, offset, 0, len(literal), self._history.number - number, offset)
-                )
+                matches.append(block.match(place, literal, at, 0, len(literal), self._history.number - number, at))
             if matches:
                 block.take_if_worth(max(matches, key=lambda match: match.size), int(often[i]))
         literal = block.literal()
         if not (last or self._independent):
             if self._table is None:
-                self._table = np.full(1 << TABLE_LOG, -1)
+                self._table = np.full(self._slots, -1)
             offsets = block.in_literal(places)
-            self._table[_slots(keys[offsets >= 0])] = (self._history.number << 32) + offsets[offsets >= 0]
+            self._table[slots[offsets >= 0]] = (self._history.number << 32) + offsets[offsets >= 0]
             self._history.add(literal)
         return block.copies, literal
 
@@ -254,12 +257,6 @@ def _again(places: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray
         again = np.flatnonzero(~new)
         before[order[again]] = places[order[again - 1]]
     return before, often
-
-
-def _slots(keys: np.ndarray) -> np.ndarray:
-    import numpy as np
-
-    return (keys >> np.uint64(16)) & np.uint64((1 << TABLE_LOG) - 1)
 
 
 def _common_start(a: bytes, i: int, b: bytes, j: int, most: int) -> int:

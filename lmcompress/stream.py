@@ -29,7 +29,7 @@ from lmcompress.container import (
 from lmcompress.errors import CorruptError, LimitError, LMCompressError
 from lmcompress.inorder import InOrder, Report
 from lmcompress.methods import DEFAULT_LEVEL, DEFAULT_MEMORY, BlockDecoder, BlockEncoder, Coded, Opened, Repeated, count
-from lmcompress.repeats import Finder, History
+from lmcompress.repeats import Finder, History, reach
 
 if TYPE_CHECKING:
     from lmcompress.modelfile import Model
@@ -90,7 +90,7 @@ class LMCompressor:
         self._writer: MemberWriter | None = None  # made with the first block, when it is known what the header must say
         self._digest = hashlib.sha256()
         self._size = self._coded = 0  # bytes of content, those of them that are in what was returned
-        self._repeats = Finder(self._independent)
+        self._repeats = Finder(reach(_log(self._block_size)), self._independent)
         self._blocks: InOrder[tuple[bytes, Coded]] = InOrder(1)  # with their content
 
     def compress(self, data: Buffer, mode: int = CONTINUE) -> bytes:
@@ -156,8 +156,7 @@ class LMCompressor:
         out = b""
         if self._writer is None:
             loaded = self._encoder.loaded  # blocks to come may need it
-            block_log = max(MIN_BLOCK_LOG, (self._block_size - 1).bit_length())
-            out = self._start(Header(block_log, loaded.parameters, loaded.model_digest, loaded.model_name))
+            out = self._start(Header(_log(self._block_size), loaded.parameters, loaded.model_digest, loaded.model_name))
             most = min(self._threads, max(1, self._memory // self._encoder.memory(self._block_size)))
             self._blocks = InOrder(min(most, self._blocks_expected or most))
         while self._blocks.full:
@@ -170,7 +169,7 @@ class LMCompressor:
         """All of an archive of one block but its end."""
         repeated = self._repeats.split(raw, last=True)
         coded = self._encoder.encode(raw, repeated, LM_HEADER, within(self._progress, 0, len(raw)))
-        block_log = max(MIN_BLOCK_LOG, (len(raw) - 1).bit_length())
+        block_log = _log(len(raw))
         if coded.needs_codec:
             loaded = self._encoder.loaded
             header = Header(block_log, loaded.parameters, loaded.model_digest, loaded.model_name)
@@ -203,6 +202,10 @@ class LMCompressor:
         return out
 
 
+def _log(block_size: int) -> int:
+    return max(MIN_BLOCK_LOG, (block_size - 1).bit_length())
+
+
 def _encode(encoder: BlockEncoder, raw: bytes, repeated: Repeated, threads: int, report: Report) -> tuple[bytes, Coded]:
     return raw, encoder.encode(raw, repeated, 0, within(report, 0, len(raw)), threads)
 
@@ -225,7 +228,7 @@ class MemberDecoder:
         self.ahead = self._threads  # blocks that are read and begun before they are asked for, at most
         self._read: deque[Opened] = deque()
         self._blocks: InOrder[bytes] = InOrder(self._threads)  # literals of the first of them
-        self._history = History()
+        self._history: History | None = None
         self._failure: LMCompressError | None = None  # what is behind the last of them
         self.finished = False  # the member has ended, and its digest is right
         self.feed = self._parser.feed
@@ -252,7 +255,7 @@ class MemberDecoder:
             return None
         self._begin()
         if self._blocks:
-            assert self._decoder is not None
+            assert self._decoder is not None and self._history is not None
             literal = self._blocks.take(progress)
             data = self._decoder.content(self._read.popleft(), literal, self._history.source)
             self._history.add(literal)
@@ -282,6 +285,7 @@ class MemberDecoder:
                     return False
                 if isinstance(item, Header):
                     self._decoder = BlockDecoder(item, self._model, self._threads, self._memory)
+                    self._history = History(reach(item.block_log))
                 elif isinstance(item, Block):
                     assert self._decoder is not None
                     opened = self._decoder.open(item)

@@ -17,6 +17,7 @@ import lmcompress
 from lmcompress import LimitError, LMCompressError, TruncatedError, methods
 from lmcompress.container import FOOTER, LM, SYNC, ZSTD, Block, Header, pack_block
 from lmcompress.file import get_archive_info, recover
+from lmcompress.repeats import History
 from tests import fakes, fuzz
 from tests.golden import bad
 
@@ -193,7 +194,7 @@ def test_a_zstd_window_is_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     block = Block(ZSTD, len(text), len(payload), crc32(text), crc32(payload), payload)
     decoder = methods.BlockDecoder(Header(20), None, 1, 1 << 20)
     with pytest.raises(LimitError):
-        decoder.decode(block)
+        decoder.decode(block, History(0))
 
     def full(*arguments: object, **options: object) -> bytes:
         raise zstandard.ZstdError("decompression error: Allocation error : not enough memory")

@@ -18,6 +18,7 @@ from lmcompress.bits import Reader, Writer, crc32
 from lmcompress.container import MIXED, MIXED_LEARNED, STORED, ZSTD, Block, Header
 from lmcompress.errors import CorruptError, LimitError
 from lmcompress.noise import Part
+from lmcompress.repeats import History
 
 SAMPLES = Path(__file__).parent.parent / "corpora" / "samples"
 PROSE = (SAMPLES / "alice29.txt").read_bytes()[20_000:50_000]
@@ -120,7 +121,7 @@ CONTENT = PROSE + NOISE + base64.encodebytes(NOISE[:9000]) + PROSE[:3000]
 
 
 def coded(content: bytes) -> tuple[int, bytes]:
-    return methods.BlockEncoder(1, None, 1).encode(content)
+    return methods.BlockEncoder(1, None, 1).encode(content)[:2]
 
 
 def test_a_block_with_noise_is_mixed() -> None:
@@ -135,12 +136,12 @@ def test_a_block_with_noise_is_mixed() -> None:
 def test_what_is_between_noise_may_do_without_the_network() -> None:
     numbers = random.Random(1)
     content = b"".join(b"%.9f\n" % numbers.random() for _ in range(900)) + NOISE
-    method, payload = methods.BlockEncoder(3, None, 1).encode(content)
+    method, payload, _ = methods.BlockEncoder(3, None, 1).encode(content)
     assert method == MIXED_LEARNED
     block = Block(method, len(content), len(payload), crc32(content), 0, payload)
-    assert decoder(1 << 28, 3).decode(block) == content
+    assert decoded(block, 1 << 28, 3) == content
     with pytest.raises(CorruptError):
-        decoder(1 << 28, 3).decode(replace(block, method=MIXED))
+        decoded(replace(block, method=MIXED), 1 << 28, 3)
 
 
 def test_noise_that_comes_again_is_coded_once() -> None:
@@ -148,18 +149,19 @@ def test_noise_that_comes_again_is_coded_once() -> None:
     assert twice - once < 1000
 
 
-def decoder(memory: int, level: int = 1) -> methods.BlockDecoder:
+def decoded(block: Block, memory: int, level: int = 1) -> bytes:
     loaded = methods.load_for_writing(level, None, 1)
-    return methods.BlockDecoder(Header(20, loaded.parameters, loaded.model_digest, loaded.model_name), None, 1, memory)
+    header = Header(20, loaded.parameters, loaded.model_digest, loaded.model_name)
+    return methods.BlockDecoder(header, None, 1, memory).decode(block, History(0))
 
 
 def test_mixed_blocks_keep_to_the_memory_allowed() -> None:
     method, payload = coded(PROSE + 2 * NOISE)
     with pytest.raises(LimitError):  # as lm blocks do
-        decoder(1 << 20).decode(Block(method, len(PROSE + 2 * NOISE), len(payload), 0, 0, payload))
+        decoded(Block(method, len(PROSE + 2 * NOISE), len(payload), 0, 0, payload), 1 << 20)
     head = noise.pack([Part(0, 9000)]) + bytes([ZSTD, 2]) + b"\x88\0"  # a window of 128 MiB
     with pytest.raises(LimitError, match="1342"):
-        decoder(1 << 27).decode(Block(MIXED, 10_000, len(head), 0, 0, head))
+        decoded(Block(MIXED, 10_000, len(head), 0, 0, head), 1 << 27)
 
 
 @pytest.mark.parametrize(
@@ -176,4 +178,4 @@ def test_mixed_blocks_keep_to_the_memory_allowed() -> None:
 )
 def test_noise_that_is_not_as_its_parts_say_is_refused(head: bytes) -> None:
     with pytest.raises(CorruptError):
-        decoder(1 << 28).decode(Block(MIXED, 10_000, len(head), 0, 0, head))
+        decoded(Block(MIXED, 10_000, len(head), 0, 0, head), 1 << 28)

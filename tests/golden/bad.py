@@ -82,7 +82,7 @@ def archives() -> Iterator[Bad]:
     )
     yield Bad("no-sync", "something between header and block", header + b"\0" + block + footer, CorruptError)
     yield Bad("kind-129", "a record of a reserved kind", header + SYNC + b"\x81" + block[3:] + footer, CorruptError)
-    yield Bad("method-6", "a block of a method to come", one_block(6, 22, b"x", CONTENT), UnsupportedError)
+    yield Bad("method-7", "a block of a method to come", one_block(7, 22, b"x", CONTENT), UnsupportedError)
     yield Bad("empty-block", "a block of no content", one_block(STORED, 0, b"", b""), CorruptError)
     yield Bad(
         "oversized-block",
