@@ -194,12 +194,11 @@ class _Block:
 
     def match(self, place: int, other: bytes, at: int, low: int, high: int, back: int, offset: int) -> _Match:
         """What is around `place` as around `at` in other[low:high], where `at` is `offset` in the literal so far back."""
-        own = other is self.content  # what is copied ends before the copy begins
+        own = back == 0  # what is copied ends before the copy begins
         before = _common_end(self.content, place, other, at, min(place - self.done, at - low, *[place - at] * own))
         most = min(len(self.content) - place, high - at, *[place - before - at] * own)
-        return _Match(
-            place - before, before + _common_start(self.content, place, other, at, most), back, offset - before
-        )
+        size = before + _common_start(self.content, place, other, at, most)
+        return _Match(place - before, size, back, offset - before)
 
     def take_if_worth(self, match: _Match, often: int) -> None:
         if match.size >= NEAR or match.back and match.size >= max(LEAST, OFTEN * often):
