@@ -69,6 +69,9 @@ def cases(model: str | None = None) -> list[Case]:
         made("metadata", text, metadata={"name": "a.txt", "by": "me"}),
         made("no digest", text, check=False),
         made("blocks", b"".join(pieces), block_size=1024),
+        made(
+            "repeats", b"".join([pieces[0], fakes.text(524, 9), pieces[0][:900], pieces[1], pieces[0]]), block_size=1024
+        ),
         made("members", text, b"", same),
         made("without network", fakes.text(400), level=1),
         made("lanes", fakes.text(2100, 4)),

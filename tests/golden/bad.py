@@ -10,7 +10,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lmcompress.bits import Writer, crc32
-from lmcompress.container import END, FOOTER, LEARNED, LM, MIXED, STORED, SYNC, ZSTD, Header, MemberWriter, pack_block
+from lmcompress.container import (
+    END,
+    FOOTER,
+    LEARNED,
+    LM,
+    MIXED,
+    REPEATING,
+    STORED,
+    SYNC,
+    ZSTD,
+    Header,
+    MemberWriter,
+    pack_block,
+)
 from lmcompress.errors import (
     CorruptError,
     LimitError,
@@ -135,6 +148,16 @@ def archives() -> Iterator[Bad]:
         "mixed-short", "less noise than its part has",
         one_block(MIXED, 22, b"\1\0\x15\0\0\1x", CONTENT, fake), CorruptError,
     )  # fmt: skip
+    again = 600 * b"x"
+    for name, why, payload in (
+        ("none", "a repeating block without copies", b"\0\0\0\0\0" + again[9:]),
+        ("itself", "a repeating block whose literal repeats something", b"\1\4\0\4\0\0\0\0\6" + again[256:]),
+        ("far", "a copy of a block that there is not", b"\1\4\0\4\0\0\1\0\0" + again[256:]),
+        ("more", "a copy of more than there is", b"\1\5\0\5\0\x90\1\0\0\0" + again[400:]),
+        ("late", "a copy behind the end of the literal", b"\1\5\0\5\x64\x90\2\0\0\0" + again[528:]),
+        ("codec", "a literal that needs a codec, but there are no parameters", b"\1\4\0\4\0\0\0\0\2x"),
+    ):
+        yield Bad(f"repeating-{name}", why, one_block(REPEATING, len(again), payload, again), CorruptError)
     yield Bad(
         "block-of-1-GiB", "a block for which more memory is needed than allowed",
         bytes(Header(30)) + pack_block(ZSTD, bytes(1 << 25), b"x"), LimitError,

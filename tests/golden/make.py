@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import lmcompress
 from lmcompress import LMCompressor, charsets, forms
-from lmcompress.container import LEARNED, METHODS, MIXED_LEARNED
+from lmcompress.container import LEARNED, METHODS, MIXED_LEARNED, REPEATING
 from lmcompress.methods import LEVELS
 
 HERE = Path(__file__).parent
@@ -109,6 +109,16 @@ def archives() -> dict[str, tuple[bytes, bytes]]:
         made[name] = (lmcompress.compress(content, model=TOY), content)
         (block,) = lmcompress.get_archive_info(made[name][0]).members[0].blocks
         assert block.method == METHODS[method]
+    pages = [TEXT[67_000 + 1500 * i : 68_500 + 1500 * i] for i in range(3)]
+    again = pages[0] + pages[1] + pages[0] + keys[:3000] + pages[2] + pages[1][:400] + keys[:3000] + pages[2]
+    for name, content, options in (
+        ("repeating", again, {}),
+        ("repeating-blocks", again, {"block_size": 4096}),
+        ("repeating-whole", again[:4096] + again[:4096], {"block_size": 4096, "level": 1}),
+    ):
+        made[name] = (lmcompress.compress(content, model=TOY, **options), content)
+        blocks = lmcompress.get_archive_info(made[name][0]).members[0].blocks
+        assert blocks[-1].method == METHODS[REPEATING]
     parts = [TEXT[:500], b"", noise]
     compressor = LMCompressor(model=TOY)
     made["members"] = (b"".join(compressor.compress(p, LMCompressor.FLUSH_FRAME) for p in parts), b"".join(parts))
