@@ -237,15 +237,15 @@ class Lz4(Codec):
 
 
 class Ppmd(Codec):
-    name, tool, tool_version = "7z-ppmd", "7z", ()
+    name, tool_version = "7z-ppmd", ()
+    tool = next(filter(shutil.which, ("7z", "7zz")), "7z")  # Debian's package 7zip has either
 
     def pack(self, source: Path, archive: Path) -> Command:
-        return Command(
-            ("7z", "a", "-t7z", "-m0=PPMd:o=16:mem=512m", "-mmt=1", "-bd", "-y", f"{archive}.7z", f"{source}")
-        )
+        options = ("-t7z", "-m0=PPMd:o=16:mem=512m", "-mmt=1", "-bd", "-y")
+        return Command((self.tool, "a", *options, f"{archive}.7z", f"{source}"))
 
     def unpack(self, archive: Path, target: Path) -> Command:
-        return Command(("7z", "x", "-so", "-bd", "-y", f"{archive}.7z"), stdout=target)
+        return Command((self.tool, "x", "-so", "-bd", "-y", f"{archive}.7z"), stdout=target)
 
 
 class Zpaq(Codec):
