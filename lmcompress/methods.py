@@ -50,13 +50,13 @@ class Level:
 
 
 LEVELS = {
-    1: Level("fast", False, 24, 1 << 16, light=True),
-    2: Level("fast", False, 26, 1 << 18),
-    3: Level("fast", True, 22, 1 << 10),
-    4: Level("fast", True, 24, 1 << 11),
-    5: Level("fast", True, 26, 1 << 13),
-    6: Level("default", True, 26, 1 << 12),
-    7: Level("default", True, 26, 1 << 15),
+    1: Level("fast", False, 26, 1 << 16, light=True),
+    2: Level("fast", False, 27, 1 << 18),
+    3: Level("fast", True, 25, 1 << 10),
+    4: Level("fast", True, 26, 1 << 11),
+    5: Level("fast", True, 27, 1 << 13),
+    6: Level("default", True, 27, 1 << 12),
+    7: Level("default", True, 27, 1 << 15),
     8: Level("default", True, 27, 1 << 18),
     9: Level("default", True, 28, 1 << 22),
 }
