@@ -53,13 +53,26 @@ def at_home(records: Sequence[R]) -> list[R]:
 
 
 def rows_at_home(rows: Sequence[Row]) -> list[Row]:
-    """Sizes are the same on every processor, though not of every version: those measured last on any."""
+    """Of each study, the evaluation files apart, those of one processor. Sizes are the same on every one, though not of
+    every version: those measured last on any."""
     last = {row.key()[1:]: row for row in sorted(rows, key=lambda row: row.date)}
+    evaluation = collections()["evaluation"]
+    groups: dict[tuple[str, bool], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.study, row.sha256 in evaluation), []).append(row)
+    homes = {key: home(group) for key, group in groups.items()}
     return [
         replace(row, coded_bytes=found.coded_bytes, bpb=found.bpb, bpc=found.bpc, ok=row.ok and found.ok)
-        for row in at_home(rows)
+        for row in rows
+        if row.processor == homes[row.study, row.sha256 in evaluation]
         for found in [last[row.key()[1:]]]
     ]
+
+
+def home(rows: Sequence[Row]) -> str:
+    """The processor on which most was measured of the versions that are the latest of their codecs."""
+    latest = {row.codec: row.version for row in sorted(rows, key=lambda row: row.date)}
+    return results.home(row for row in rows if row.version == latest[row.codec])
 
 
 def complete(rows: Iterable[Row], count: int) -> dict[str, list[Row]]:
@@ -213,13 +226,13 @@ def characters_table(rows: list[Row], names: dict[str, str]) -> Table:
 
 
 def processors_table(rows: list[Row], count: int) -> Table:
-    """The codecs that did `count` files on several processors, where most was measured first."""
+    """The codecs that did `count` files on several processors, that of the other tables first."""
     table = [["codec", "on", "coded bytes", "encode MB/s", "decode MB/s", "memory MB", "", "load"]]
     table.append(["---", "---", *["---:"] * 6])
-    home = results.home(rows)
-    names = sorted({row.processor for row in rows}, key=lambda name: (name != home, name))
+    first = home(rows)
+    names = sorted({row.processor for row in rows}, key=lambda name: (name != first, name))
     sets = {name: complete((row for row in rows if row.processor == name), count) for name in names}
-    for codec in sets.get(home, {}):
+    for codec in sets.get(first, {}):
         groups = {name: group[codec] for name, group in sets.items() if codec in group}
         for name, group in groups.items() if len(groups) > 1 else ():
             table.append(
