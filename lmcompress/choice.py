@@ -67,18 +67,18 @@ def form_of(data: bytes, cost: forms.Cost, way: Way, size: Size) -> tuple[int, b
     return (form, text) if best == forms.FLAGS else _with(best, data, cost)
 
 
-def ways_of(text: bytes, tokenizer: Tokenizer, mixer: bool, size: Size) -> list[Way]:
-    """Those ways to code a text with a network, and a mixer or none, of which parts of it do not tell that another takes
-    fewer bytes.
+def ways_of(text: bytes, tokenizer: Tokenizer, read: Way, mixer: bool, size: Size) -> list[Way]:
+    """Those ways to code a text with a network that has read text cut as `read` is, and a mixer or none, of which parts of it
+    do not tell that another takes fewer bytes.
 
-    Networks may have read numbers in pieces, but the mixer learns digits alone on the way; and on what the network has
+    Where networks have read numbers in pieces, the mixer learns digits alone on the way; and on what the network has
     not read, or what comes again and again, the mixer may do as well in one lane without it. Both show the more the longer
     the text is."""
     part = middle(text, TRIALS[0].size)
     together, alone = (len(tokenizer.encode(part, alone)) for alone in (False, True))
     many = alone >= MANY_NUMBERS * together
-    ways = [PIECES]
-    if alone >= SOME_NUMBERS * together:
+    ways = [read]
+    if read == PIECES and alone >= SOME_NUMBERS * together:
         ways.append(ALONE)
     if mixer and (many or len(part) <= STRANGE * together):
         ways.append(LEARNING)

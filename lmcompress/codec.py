@@ -20,7 +20,7 @@ import numpy as np
 
 from lmcompress import choice, forms
 from lmcompress.bits import Reader, Writer
-from lmcompress.choice import LEARNING, PIECES, Way
+from lmcompress.choice import ALONE, LEARNING, PIECES, Way
 from lmcompress.coder import Decoder, Encoder
 from lmcompress.config import HEAD_SIZE, CodecConfig
 from lmcompress.errors import CorruptError, UnsupportedError
@@ -98,8 +98,9 @@ class Codec:
             return False, b""
         tokenizer, network = self.vocabulary.tokenizer, self.config.network
         size = partial(self._size, threads)
-        form, text = choice.form_of(data, tokenizer.cost, PIECES if network else LEARNING, size)
-        ways = choice.ways_of(text, tokenizer, self.config.mixer_bits > 0, size) if network else [LEARNING]
+        read = ALONE if self.vocabulary.alone else PIECES
+        form, text = choice.form_of(data, tokenizer.cost, read if network else LEARNING, size)
+        ways = choice.ways_of(text, tokenizer, read, self.config.mixer_bits > 0, size) if network else [LEARNING]
         payloads: dict[Way, bytes] = {}
         for i, way in enumerate(ways):
             told = None if progress is None else partial(_tell, progress, i, len(ways))

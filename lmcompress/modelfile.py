@@ -77,6 +77,12 @@ class Model:
         return load(name_or_path)
 
     @property
+    def alone(self) -> bool:
+        """Whether what it has read had digits and codes by themselves, as its recipe says; text to compress is cut so, too."""
+        recipe = self.card.get("recipe")
+        return isinstance(recipe, dict) and recipe.get("alone") is True
+
+    @property
     def model_id(self) -> str:
         """What archives name the model by: the SHA-256 of its file without the last 32 bytes, hexadecimal."""
         return self.digest.hex()
@@ -176,6 +182,8 @@ def loads(data: bytes) -> Model:
     embed, head, head_scale, head_gain = (fields.pop(n)[0] for n in ("embed", "head", "head_scale", "head_gain"))
     layers = tuple(Layer(**{n: a[i] for n, a in fields.items()}) for i in range(config.n_layer))
     card = header.get("card", {})
+    if not isinstance(card, dict):
+        raise CorruptError("damaged model file: card")
     return Model(
         name, config, Tokenizer(pieces, costs), depths, embed, layers, head, head_scale, head_gain, card, digest
     )

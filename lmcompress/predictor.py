@@ -38,6 +38,7 @@ class Vocabulary:
         except ValueError as error:
             raise CorruptError(f"damaged model: {error}") from None
         self.start = 0 if model is None else model.start
+        self.alone = model is not None and model.alone  # what the network has read is cut so
 
 
 class Engines:

@@ -62,7 +62,7 @@ def test_ways_are_tried_on_parts_that_grow(
         parts.add(part)
         return sizes[way]
 
-    assert choice.ways_of(whole, TOKENIZER, True, size) == ways
+    assert choice.ways_of(whole, TOKENIZER, PIECES, True, size) == ways
     middles = {choice.middle(whole, 1 << log) for log in tried}
     assert parts == middles | ({choice.sample(whole, 1 << tried[-1])} if ways == [LEARNING] else set())
 
@@ -73,8 +73,13 @@ def test_where_the_middle_is_not_like_the_rest_all_is_tried() -> None:
     def size(part: bytes, form: int, text: bytes, way: Way) -> int:
         return len(part) * (1 if way.network or part in whole else 2)
 
-    assert choice.ways_of(RECORDS * 80, TOKENIZER, True, lambda *a: 1) == [LEARNING]
-    assert choice.ways_of(whole, TOKENIZER, True, size) == [PIECES, LEARNING]
+    assert choice.ways_of(RECORDS * 80, TOKENIZER, PIECES, True, lambda *a: 1) == [LEARNING]
+    assert choice.ways_of(whole, TOKENIZER, PIECES, True, size) == [PIECES, LEARNING]
+
+
+@pytest.mark.parametrize("text, ways", [(RECORDS, [ALONE, LEARNING]), (DATES, [ALONE]), (GEORGIAN, [ALONE, LEARNING])])
+def test_a_network_that_has_read_digits_alone_gets_them(text: bytes, ways: list[Way]) -> None:
+    assert choice.ways_of(text, TOKENIZER, ALONE, True, lambda *a: 1) == ways
 
 
 def test_a_sample_has_parts_of_all_of_a_text() -> None:
@@ -87,5 +92,5 @@ def test_a_sample_has_parts_of_all_of_a_text() -> None:
 
 
 def test_without_a_mixer_there_is_no_learning() -> None:
-    assert choice.ways_of(RECORDS, TOKENIZER, False, lambda *a: 1) == [PIECES, ALONE]
-    assert choice.ways_of(GEORGIAN * 99, TOKENIZER, False, lambda *a: 1) == [PIECES]
+    assert choice.ways_of(RECORDS, TOKENIZER, PIECES, False, lambda *a: 1) == [PIECES, ALONE]
+    assert choice.ways_of(GEORGIAN * 99, TOKENIZER, PIECES, False, lambda *a: 1) == [PIECES]

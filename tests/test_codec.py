@@ -103,6 +103,16 @@ def test_the_smallest_of_a_texts_ways(text: bytes, ways: list[Way]) -> None:
     assert not learned and len(payload) == alone._size(1, text, forms.PLAIN, text, LEARNING)
 
 
+def test_a_network_gets_text_cut_as_what_it_has_read() -> None:
+    fast = modelfile.load("fast")
+    for card in ({}, {"recipe": {"alone": True}}):
+        codec = Codec(dataclasses.replace(fast, card=card), CodecConfig(1024, 0))
+        learned, payload = codec.encode(b"1998 " * 9)
+        form, n_tokens = head(Reader(payload), 45)
+        assert form == forms.PLAIN and (n_tokens == 45 if card else n_tokens < 25)
+        assert codec.decode(payload, 45, learned) == b"1998 " * 9
+
+
 def test_a_block_without_its_network_is_the_same_on_every_engine() -> None:
     text, config = GEORGIAN[:1500], CodecConfig(1024, 16)
     codecs = [Codec(MODEL, config, engine=engine) for engine in ENGINES]

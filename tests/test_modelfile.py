@@ -99,6 +99,16 @@ def test_impossible_shapes_are_refused_before_anything_is_allocated(model: Model
         loads(sealed(MAGIC + struct.pack("<I", len(header)) + header + data[at + size :]))
 
 
+@pytest.mark.parametrize("card", [{"recipe": {"alone": True}}, {"recipe": {"alone": "yes"}}, {"recipe": ["alone"]}, {}])
+def test_a_card_tells_how_text_was_cut(model: Model, card: dict) -> None:
+    assert loads(dumps(dataclasses.replace(model, card=card))).alone == (card == {"recipe": {"alone": True}})
+
+
+def test_a_card_that_is_none_is_damage(model: Model) -> None:
+    with pytest.raises(CorruptError, match="card"):
+        loads(dumps(dataclasses.replace(model, card=["alone"])))
+
+
 def test_a_damaged_file_is_refused(model: Model) -> None:
     data = dumps(model)
     rng = random.Random(0)
