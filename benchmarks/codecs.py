@@ -306,7 +306,7 @@ class LMCompress(Codec):
 
     def __init__(self, level: int, model: str | None = None) -> None:
         self.level, self.model = level, model
-        self.usual = level in (1, 3, 5, 6)  # an hour would not do for all of them on 26 MB
+        self.usual = level in (1, 5, 6)  # an hour would not do for all of them on 26 MB
         self.name = f"lmcompress-{level}" + (f"@{model}" if model else "")
 
     @property
