@@ -18,13 +18,14 @@ from benchmarks.breakdown import Breakdown
 from benchmarks.codecs import CODECS
 from benchmarks.corpora import CORPORA
 from benchmarks.results import R, Row
-from lmcompress.methods import DEFAULT_LEVEL
+from lmcompress.methods import DEFAULT_LEVEL, LEVELS
 
 DOCS = Path(__file__).parents[1] / "docs"
 MAIN = (
     "gzip-9", "xz-9e", "zstd-22", "brotli-11", "bzip2-9", "bzip3-64", "7z-ppmd", "zpaq-5", "paq8px-8", "cmix",
     "lmcompress-1", "lmcompress-5", "lmcompress-6", "lmcompress-9",
 )  # fmt: skip  # those in tables that have a column for each codec
+COMMON = ("gzip-9", "bzip2-9", "xz-9e", "zstd-22", "brotli-11")  # of whose best on each file levels are a share
 Table = list[list[str]]
 
 
@@ -212,6 +213,37 @@ def results_table(rows: list[Row], names: dict[str, str]) -> Table:
     return grid(kept, list(titles.values()), lines, lambda row: (sizes[row.sha256], titles[row.codec]), coded)
 
 
+def levels_table(rows: list[Row], count: int) -> Table:
+    """The README's: lmcompress at every level that did `count` files, with most threads; none if COMMON did not."""
+    groups = complete(rows, count)
+    if not groups.keys() >= set(COMMON):
+        return []
+    best: dict[str, int] = {}
+    for row in (row for name in COMMON for row in groups[name]):
+        best[row.sha256] = min(best.get(row.sha256, row.coded_bytes or 0), row.coded_bytes or 0)
+    xz = sum(row.coded_bytes or 0 for row in groups["xz-9e"])
+    table = [["level", "network", "of xz -9e", "of the best of five", "threads", "KB/s in", "out", "MB in", "out"]]
+    table.append(["---:", "---", *["---:"] * 7])
+    for level, point in LEVELS.items():
+        found = [group for group in groups.values() if group[0].codec == f"lmcompress-{level}"]
+        for group in sorted(found, key=lambda group: group[0].threads)[-1:]:
+            share = sum(row.coded_bytes or 0 for row in group) / xz
+            mean = statistics.geometric_mean((row.coded_bytes or 0) / best[row.sha256] for row in group)
+            speeds = (best_speed(group, direction) for direction in ("encode", "decode"))
+            table.append(
+                [
+                    f"-{level}",
+                    point.model if point.network else "",
+                    f"{share:.3f}",
+                    f"{mean:.4f}",
+                    str(group[0].threads),
+                ]
+                + ["" if value is None else f"{1000 * value:,.0f}" for value in speeds]
+                + [memory(group, direction) for direction in ("encode", "decode")]
+            )
+    return table
+
+
 def kinds_table(rows: list[Row], count: int) -> Table:
     groups = complete(rows, count)
     kept = [row for group in groups.values() for row in group]
@@ -330,6 +362,7 @@ def tables(rows: list[Row]) -> dict[str, Table]:
         if group:
             found[name] = summary_table(group, len(names))
             found[f"{name}-results"] = results_table(group, names)
+            found[f"{name}-levels"] = levels_table(group, len(names))
             found[f"{name}-files"] = files_table(group, names)
             found[f"{name}-kinds"] = kinds_table(group, len(names))
             found[f"{name}-characters"] = characters_table(group, names)
