@@ -125,23 +125,26 @@ WIDE void lmc_avx512_turn(const int16_t *t, int n, const int16_t *cosine, const 
     }
 }
 
-/* exp14 as 16-bit lanes of 8 registers. */
+/* A table of 256 numbers, as 16-bit lanes of 8 registers. */
 typedef struct {
     __m512i part[8];
 } Table;
 
-INLINE WIDE Table load_table(const int32_t *exp14)
+/* The 16 bits of each number from bit `shift` on. */
+INLINE WIDE Table load_table(const int32_t *numbers, int shift)
 {
     Table table;
-    for (int i = 0; i < 8; i++)
-        table.part[i] = _mm512_inserti64x4(
-            _mm512_castsi256_si512(_mm512_cvtepi32_epi16(_mm512_loadu_si512(exp14 + 32 * i))),
-            _mm512_cvtepi32_epi16(_mm512_loadu_si512(exp14 + 32 * i + 16)), 1);
+    for (int i = 0; i < 8; i++) {
+        __m512i a = _mm512_srli_epi32(_mm512_loadu_si512(numbers + 32 * i), shift);
+        __m512i b = _mm512_srli_epi32(_mm512_loadu_si512(numbers + 32 * i + 16), shift);
+        table.part[i] =
+            _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(a)), _mm512_cvtepi32_epi16(b), 1);
+    }
     return table;
 }
 
-/* exp14[b & 255] >> (b >> 8) for b in 0..2^15 - 1; nothing is left after shifts of 15 and more. */
-INLINE WIDE __m512i exp14_of(const Table *table, __m512i b)
+/* The entries b & 255 */
+INLINE WIDE __m512i entries(const Table *table, __m512i b)
 {
     const __m512i *t = table->part;
     __mmask32 bit6 = _mm512_test_epi16_mask(b, _mm512_set1_epi16(64));
@@ -150,7 +153,13 @@ INLINE WIDE __m512i exp14_of(const Table *table, __m512i b)
                                         _mm512_permutex2var_epi16(t[2], b, t[3]));
     __m512i high = _mm512_mask_mov_epi16(_mm512_permutex2var_epi16(t[4], b, t[5]), bit6,
                                          _mm512_permutex2var_epi16(t[6], b, t[7]));
-    return _mm512_srlv_epi16(_mm512_mask_mov_epi16(low, bit7, high), _mm512_srli_epi16(b, 8));
+    return _mm512_mask_mov_epi16(low, bit7, high);
+}
+
+/* exp14[b & 255] >> (b >> 8) for b in 0..2^15 - 1; nothing is left after shifts of 15 and more. */
+INLINE WIDE __m512i exp14_of(const Table *table, __m512i b)
+{
+    return _mm512_srlv_epi16(entries(table, b), _mm512_srli_epi16(b, 8));
 }
 
 /* Scores of the first `end` slots (a multiple of 16) for HEADS <= 4 queries: s[head][slot]. */
@@ -178,7 +187,7 @@ INLINE WIDE void score_slots(const int HEADS, const int8_t *q, const uint8_t *ke
 /* Weights of `seen` slots from their scores s, 0 for those to the next 64; their sum. */
 WIDE static int32_t weigh(const int32_t *s, int seen, int32_t score, const int32_t *exp14, uint8_t *high, uint8_t *low)
 {
-    Table table = load_table(exp14);
+    Table table = load_table(exp14, 0);
     __m512i top = top_score(s, seen), sum = _mm512_setzero_si512(), b[2];
     for (int slot = 0; slot < seen; slot += 64) {
         exponents(s, slot, seen, top, score, b);
@@ -242,33 +251,32 @@ INLINE WIDE __m512i prefix(__m512i w)
     return _mm512_add_epi32(w, _mm512_alignr_epi32(w, zero, 8));
 }
 
-/* (exp24[b & 255] >> (b >> 8)) + 1; nothing is left after shifts of 25 and more. */
-INLINE WIDE __m512i weight_of(__m512i b, const int32_t *exp24)
-{
-    __m512i e = _mm512_i32gather_epi32(_mm512_and_si512(b, _mm512_set1_epi32(255)), exp24, 4);
-    return _mm512_add_epi32(_mm512_srlv_epi32(e, _mm512_srli_epi32(b, 8)), _mm512_set1_epi32(1));
-}
-
-/* 32 symbols at once, as 16 pairs: sums over whole pairs, from which those that end inside a pair follow. */
+/* 32 symbols at once, as 16 pairs: sums over whole pairs, from which those that end inside a pair follow. A weight is
+ * (exp24[b & 255] >> (b >> 8)) + 1; nothing is left after shifts of 25 and more. */
 WIDE void lmc_avx512_cumulate(const int16_t *logits, int V, const int32_t *exp24, uint64_t *base, uint32_t *local)
 {
     __m512i top = _mm512_set1_epi16(-32768);
     for (int i = 0; i < V; i += 32)
         top = _mm512_max_epi16(top, _mm512_loadu_si512(logits + i));
     __m256i half = _mm256_max_epi16(_mm512_castsi512_si256(top), _mm512_extracti64x4_epi64(top, 1));
-    __m512i t = _mm512_set1_epi32(_mm512_reduce_max_epi32(_mm512_cvtepi16_epi32(half)));
+    top = _mm512_set1_epi16((int16_t)_mm512_reduce_max_epi32(_mm512_cvtepi16_epi32(half)));
     __m512i lower = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    __m512i upper = _mm512_add_epi32(lower, _mm512_set1_epi32(8));
+    __m512i upper = _mm512_add_epi32(lower, _mm512_set1_epi32(8)), one = _mm512_set1_epi32(1);
+    Table bits0 = load_table(exp24, 0), bits16 = load_table(exp24, 16);
     uint64_t before = 0;
     for (int i = 0; i < V; i += GROUP) {
         int end = i + GROUP < V ? i + GROUP : V;
         __m512i carry = _mm512_setzero_si512();
         *base++ = before;
         for (int j = i; j < end; j += 32) {
-            __m512i y = _mm512_loadu_si512(logits + j);
-            __m512i even = weight_of(_mm512_sub_epi32(t, _mm512_srai_epi32(_mm512_slli_epi32(y, 16), 16)), exp24);
-            __m512i odd = weight_of(_mm512_sub_epi32(t, _mm512_srai_epi32(y, 16)), exp24);
-            __m512i to_odd = _mm512_add_epi32(prefix(_mm512_add_epi32(even, odd)), carry);
+            __m512i b = _mm512_sub_epi16(top, _mm512_loadu_si512(logits + j)); /* 0 to 65535 */
+            __m512i low = entries(&bits0, b), high = entries(&bits16, b), shift = _mm512_srli_epi16(b, 8);
+            __m512i even = _mm512_mask_mov_epi16(low, 0xAAAAAAAA, _mm512_slli_epi32(high, 16));
+            __m512i odd = _mm512_mask_mov_epi16(_mm512_srli_epi32(low, 16), 0xAAAAAAAA, high);
+            even = _mm512_srlv_epi32(even, _mm512_and_si512(shift, _mm512_set1_epi32(255)));
+            odd = _mm512_add_epi32(_mm512_srlv_epi32(odd, _mm512_srli_epi32(shift, 16)), one);
+            __m512i pairs = _mm512_add_epi32(_mm512_add_epi32(even, odd), one);
+            __m512i to_odd = _mm512_add_epi32(prefix(pairs), carry);
             __m512i to_even = _mm512_sub_epi32(to_odd, odd);
             carry = _mm512_permutexvar_epi32(_mm512_set1_epi32(15), to_odd);
             _mm512_storeu_si512(local + j, _mm512_permutex2var_epi32(to_even, lower, to_odd));

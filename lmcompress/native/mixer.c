@@ -115,6 +115,8 @@ typedef struct {
     int32_t guess[N_GUESS];        /* tokens: N_EXPECTED expected ones, then those of the runs; -1 for none */
     int32_t row[N_GUESS];          /* their statistics, less the level */
     int32_t confidence;            /* of the long match, 1 to 5 */
+    int32_t order;                 /* of the longest context that is known, 0 to 3 */
+    uint64_t sum_lo, sum_mid, sum_hi; /* the network's weights below the node's ids, its middle, behind its ids */
     uint64_t context[N_CTX], apm_hash;
     uint64_t found[N_CTX];         /* hashes of the next buckets */
     Slot *bucket[N_CTX];
@@ -131,6 +133,7 @@ typedef struct {
     uint16_t *apm[N_APM];
     uint32_t follower;             /* the cell that learns the next token */
     Run *run[N_RUN];
+    uint16_t run_check[N_RUN];
     int32_t recent[HISTORY];
     int hits[2];                   /* of the last 4 expectations from the line above, which were right */
     Match match[2];
@@ -290,6 +293,13 @@ static void read_byte(Text *t, int c, int64_t next)
 }
 
 
+/* The cell that will know the token after next is on its way. */
+INLINE void approach_follower(Mixer *m, Lane *s, int lane)
+{
+    s->follower = (uint32_t)(hash(hash(lane, s->recent[0]), s->recent[1]) >> (64 - m->follower_bits));
+    PREFETCH(m->followers + s->follower);
+}
+
 /* What was predicted of a lane's token is compared with it, and the token becomes history. */
 INLINE void end_token(Mixer *m, Lane *s, int lane, const Parts *parts)
 {
@@ -336,6 +346,7 @@ INLINE void end_token(Mixer *m, Lane *s, int lane, const Parts *parts)
         }
     }
     m->followers[s->follower] = m->followers[s->follower] << 16 | (uint32_t)token;
+    approach_follower(m, s, lane);
     s->text.field_tokens++;
     s->text.column_tokens++;
     for (int32_t i = m->start[token]; i < m->start[token + 1]; i++)
@@ -366,6 +377,8 @@ INLINE void find_matches(Mixer *m, Lane *s, int lane, const Parts *parts)
             q->length = length;
             q->misses = 0;
         }
+        if (q->at >= 0)
+            PREFETCH(m->history + q->at);
     }
 }
 
@@ -437,7 +450,6 @@ INLINE void begin_token(Mixer *m, Lane *s, int lane, const Parts *parts)
     Text *t = &s->text;
     int other = t->which ^ 1;
     const int32_t *r = s->recent;
-    s->follower = (uint32_t)(hash(hash(lane, r[0]), r[1]) >> (64 - m->follower_bits));
     int32_t *guess = s->guess;
     for (int e = 0; e < 2; e++) {
         Match *q = &s->match[e];
@@ -482,17 +494,29 @@ INLINE void begin_token(Mixer *m, Lane *s, int lane, const Parts *parts)
     s->node = s->level = s->position = 0;
     approach_group(m, s, parts);
     static const uint8_t remembers[N_RUN] = {1, 2, 4, 6};
-    uint16_t check[N_RUN];
     for (int i = 0; N_EXPECTED + i < parts->guesses; i++) {
         uint64_t h = hash(c[remembers[i]], lane);
-        check[i] = (uint16_t)h;
+        s->run_check[i] = (uint16_t)h;
         s->run[i] = m->runs + ((uint64_t)i << m->run_bits) + (h >> (64 - m->run_bits));
         PREFETCH(s->run[i]);
     }
+    memset(s->input, 0, sizeof s->input);
+    s->input[2 * (parts->contexts + parts->guesses) + 3] = 256;
+    s->apm_hash = hash(17, r[0]);
+    approach_weights(m, s, 0, r[0], parts);
+    approach_weights(m, s, 2, place_in(t->field, t->field_tokens, 4), parts);
+    approach_weights(m, s, 3, place_in(t->column, t->column_tokens, 8), parts);
+    approach_node(m, s, parts);
+}
+
+/* The tokens of the runs, which have come, become guesses. */
+INLINE void recall_runs(Mixer *m, Lane *s, const Parts *parts)
+{
+    int32_t *guess = s->guess;
     for (int i = 0; N_EXPECTED + i < parts->guesses; i++) {
         Run *run = s->run[i];
-        if (run->check != check[i]) {
-            run->check = check[i];
+        if (run->check != s->run_check[i]) {
+            run->check = s->run_check[i];
             run->count = 0;
         }
         int g = N_EXPECTED + i, count = run->count < RUN_LENGTHS ? run->count : RUN_LENGTHS - 1;
@@ -502,13 +526,6 @@ INLINE void begin_token(Mixer *m, Lane *s, int lane, const Parts *parts)
     s->alive = 0;
     for (int g = 0; g < parts->guesses; g++)
         s->alive |= (uint32_t)(guess[g] >= 0) << g;
-    memset(s->input, 0, sizeof s->input);
-    s->input[2 * (parts->contexts + parts->guesses) + 3] = 256;
-    s->apm_hash = hash(17, r[0]);
-    approach_weights(m, s, 0, r[0], parts);
-    approach_weights(m, s, 2, place_in(t->field, t->field_tokens, 4), parts);
-    approach_weights(m, s, 3, place_in(t->column, t->column_tokens, 8), parts);
-    approach_node(m, s, parts);
 }
 
 /* A lane comes to a new group of levels: its buckets are found, or made in the place of others. */
@@ -565,55 +582,90 @@ INLINE void train_correction(const int16_t *restrict x, int16_t *restrict w, int
     }
 }
 
-INLINE uint64_t below(const Lane *s, int32_t id) { return s->base[id >> 6] + (id & 63 ? s->local[id - 1] : 0); }
-
-INLINE uint32_t predict_lane(Mixer *m, Lane *s, const Parts *parts)
+/* The network's weights of the ids below this one, which is not 0 */
+INLINE uint64_t below(const Lane *s, int32_t id)
 {
-    const int C = parts->contexts, G = parts->guesses;
-    const Node *node = m->nodes + s->node;
-    int32_t mid = node->mid, level = s->level;
-    int16_t slot[N_CTX], said[N_CTX];
-    int32_t row[N_CTX];
+    return s->base[id >> 6] + (s->local[id - 1] & -(uint32_t)((id & 63) != 0));
+}
+
+/* The inputs of the contexts' slots */
+INLINE void say_contexts(Mixer *m, Lane *s, const Parts *parts)
+{
+    const int C = parts->contexts;
+    int16_t slot[N_CTX], said[N_CTX], *x = s->input;
     for (int i = 0; i < C; i++)
         slot[i] = s->bucket[i][s->position];
-    VECTOR for (int i = 0; i < C; i++)
-        row[i] = i * 512 + (slot[i] & 15) * 32;
     for (int i = 0; i < C; i++) {
-        s->used[i] = row[i] + m->quantized[(uint16_t)(slot[i] ^ INT16_MIN) >> 4];
+        int seen = (uint16_t)slot[i];
+        s->used[i] = i * 512 + (seen & 15) * 32 + m->quantized[seen >> 4];
         said[i] = m->stretch_table[m->slot_map[s->used[i]] >> 20];
     }
-    int16_t *x = s->input;
     VECTOR for (int i = 0; i < C; i++)
         x[i] = slot[i] & 15 ? said[i] : 0;
     VECTOR for (int i = 0; i < C; i++)
         x[C + i] = (int16_t)((int16_t)((slot[i] >> 4) * ((slot[i] & 15) + 1)) >> 4);
-    int order = slot[3] & 15 ? 3 : slot[2] & 15 ? 2 : (slot[1] & 15) != 0;
-    x += 2 * C;
-    if (s->base) {
-        int32_t last = node->hi - 1;
-        uint64_t middle = below(s, mid), right = s->base[last >> 6] + s->local[last] - middle;
-        x[2 * G] = (int16_t)clamp(log2_of(m, right) - log2_of(m, middle - below(s, node->lo)), 4095);
-        x[2 * G + 1] = (int16_t)linear22(squash(m, x[2 * G] * 256) >> 2);
-        int32_t z = clamp(x[2 * G] * 256 + (dot(s->features, s->correction, m->n_features) >> CORRECTION_SHIFT), 16 * UNIT - 1);
-        s->p_corrected = squash(m, z);
-        x[2 * G + 2] = (int16_t)clamp(z >> 8, 4095);
+    s->order = slot[3] & 15 ? 3 : slot[2] & 15 ? 2 : (slot[1] & 15) != 0;
+}
+
+/* The inputs of the network: its odds, and these corrected */
+INLINE void say_network(Mixer *m, Lane *s, const Parts *parts)
+{
+    int16_t *x = s->input + 2 * (parts->contexts + parts->guesses);
+    s->sum_mid = below(s, m->nodes[s->node].mid);
+    int32_t odds = clamp(log2_of(m, s->sum_hi - s->sum_mid) - log2_of(m, s->sum_mid - s->sum_lo), 4095);
+    int32_t sum = dot(s->features, s->correction, m->n_features);
+    int32_t z = clamp(odds * 256 + (sum >> CORRECTION_SHIFT), 16 * UNIT - 1);
+    s->p_corrected = squash(m, z);
+    x[0] = (int16_t)odds;
+    x[1] = (int16_t)linear22(squash(m, odds * 256) >> 2);
+    x[2] = (int16_t)clamp(z >> 8, 4095);
+}
+
+/* The inputs of the guesses, 0 for those that are not alive, and the weights that depend on which are */
+INLINE void say_guesses(Mixer *m, Lane *s, const Parts *parts)
+{
+    const int G = parts->guesses;
+    int16_t *x = s->input + 2 * parts->contexts;
+    int32_t mid = m->nodes[s->node].mid;
+    int32_t p[N_GUESS], odds[N_GUESS];
+    uint32_t index[2][N_GUESS];
+    for (int g = 0; g < G; g++)
+        p[g] = (int32_t)(m->guess_map[s->row[g] + s->level] >> 10);
+    VECTOR for (int g = 0; g < G; g++) { /* log2 of numbers below 2^24: exponent and first ten bits of a binary32, which has them exactly */
+        union { float f; int32_t i; } v = {(float)(p[g] + 1)}, w = {(float)((1 << 22) - p[g])};
+        odds[g] = ((v.i >> 23) - (w.i >> 23)) * 256;
+        index[0][g] = v.i >> 13 & 1023;
+        index[1][g] = w.i >> 13 & 1023;
     }
     for (int g = 0; g < G; g++)
-        if (s->alive >> g & 1) {
-            uint32_t p = m->guess_map[s->row[g] + level] >> 10;
-            int32_t odds = clamp(log2_of(m, p + 1) - log2_of(m, (1 << 22) - p), 4095), linear = linear22(p);
-            x[g] = (int16_t)(s->guess[g] >= mid ? odds : -odds);
-            x[G + g] = (int16_t)(s->guess[g] >= mid ? linear : -linear);
-        }
-    int confidence = s->alive & 1 ? s->confidence : 0;
-    if (parts->sets > 4)
-        s->weights[4] = weights_of(m, 4, (confidence * 4 + (int)(s->alive >> 1 & 3)) * 2 + (level > 3));
-    s->final_weights = m->final_weights + (order * 6 + confidence) * N_SET;
+        odds[g] += m->log2_table[index[0][g]] - m->log2_table[index[1][g]];
+    VECTOR for (int g = 0; g < G; g++) {
+        int32_t sign = s->guess[g] >= mid ? 1 : -1;
+        sign &= -(int32_t)(s->alive >> g & 1);
+        x[g] = (int16_t)(sign * clamp(odds[g], 4095));
+        x[G + g] = (int16_t)(sign * linear22((uint32_t)p[g]));
+    }
+    if (parts->sets > 4) {
+        int confidence = s->alive & 1 ? s->confidence : 0;
+        s->weights[4] = weights_of(m, 4, (confidence * 4 + (int)(s->alive >> 1 & 3)) * 2 + (s->level > 3));
+    }
+}
+
+/* What each weight set makes of the inputs */
+INLINE void sum_inputs(Mixer *m, Lane *s, const Parts *parts)
+{
+    for (int j = 0; j < parts->sets; j++)
+        s->stretched[j] = clamp(dot(s->input, s->weights[j], n_input(parts)) >> 5, 16 * UNIT - 1);
+}
+
+/* One probability of all inputs */
+INLINE uint32_t mix(Mixer *m, Lane *s, const Parts *parts)
+{
+    s->final_weights = m->final_weights + (s->order * 6 + (s->alive & 1 ? s->confidence : 0)) * N_SET;
     int32_t z = 0;
     for (int j = 0; j < parts->sets; j++) {
-        int32_t zj = clamp(dot(s->input, s->weights[j], n_input(parts)) >> 5, 16 * UNIT - 1);
-        s->p_set[j] = squash(m, zj);
-        s->stretched[j] = zj >> 8;
+        s->p_set[j] = squash(m, s->stretched[j]);
+        s->stretched[j] >>= 8;
         z += (s->stretched[j] * (s->final_weights[j] >> 2)) >> 8;
     }
     uint32_t p = s->p_mixed = squash(m, z);
@@ -637,10 +689,12 @@ INLINE void update_lane(Mixer *m, Lane *s, int bit, const Parts *parts)
 {
     const int C = parts->contexts, G = parts->guesses;
     const Node *node = m->nodes + s->node;
-    int32_t mid = node->mid, position = s->position, row = s->node;
+    int32_t mid = node->mid, position = s->position, level = s->level, row = s->node;
     s->position = 2 * position + 1 + bit;
     s->level++;
     s->node = bit ? node->right : node->left;
+    s->sum_lo = bit ? s->sum_mid : s->sum_lo;
+    s->sum_hi = bit ? s->sum_hi : s->sum_mid;
     if (m->decisions % 64 == 0)
         m->learning = learning_rate(m);
     m->decisions++;
@@ -668,7 +722,7 @@ INLINE void update_lane(Mixer *m, Lane *s, int bit, const Parts *parts)
     int32_t final_error = ((target - (int32_t)s->p_mixed) >> 6) * 2 >> 6;
     for (int j = 0; j < parts->sets; j++) {
         int32_t error = (((target - (int32_t)s->p_set[j]) >> 6) * m->learning + 512) >> 10;
-        if (error)
+        if (error > 4 || error < -4) /* less moves no weight, as |x| <= 4095 */
             train(s->input, s->weights[j], (int16_t)error, n_input(parts));
         s->final_weights[j] =
             clamp(s->final_weights[j] + ((s->stretched[j] * final_error + (1 << 11)) >> 12), (1 << 20) - 1);
@@ -680,16 +734,18 @@ INLINE void update_lane(Mixer *m, Lane *s, int bit, const Parts *parts)
             train_correction(s->features, s->correction, (int16_t)error, m->n_features);
         m->correction_seen[row] = (uint16_t)(m->correction_seen[row] + (m->correction_seen[row] < CORRECTION_SEEN));
     }
+    Statistic guessed[N_GUESS];
+    uint32_t right = 0;
     for (int g = 0; g < G; g++)
-        if (s->alive >> g & 1) {
-            int right = bit == (s->guess[g] >= mid);
-            Statistic *p = &m->guess_map[s->row[g] + s->level - 1];
-            *p = learned(*p, right ? RIGHT : WRONG);
-            if (!right) {
-                s->alive &= ~(1u << g);
-                s->input[2 * C + g] = s->input[2 * C + G + g] = 0;
-            }
-        }
+        guessed[g] = m->guess_map[s->row[g] + level];
+    VECTOR for (int g = 0; g < G; g++)
+        right |= (uint32_t)(bit == (s->guess[g] >= mid)) << g;
+    VECTOR for (int g = 0; g < G; g++)
+        guessed[g] = learned(guessed[g], right >> g & 1 ? RIGHT : WRONG);
+    for (int g = 0; g < G; g++)
+        if (s->alive >> g & 1)
+            m->guess_map[s->row[g] + level] = guessed[g];
+    s->alive &= right;
     if (s->node >= 0)
         approach_node(m, s, parts);
 }
@@ -706,28 +762,35 @@ INLINE void begin_lanes(Mixer *m, int n, int t, const Parts *parts)
             const int8_t *features = m->given.features + l * m->given.features_lane + t * m->given.features_step;
             for (int i = 0; i < m->n_features; i++)
                 s->features[i] = features[i];
+            s->sum_lo = 0;
+            s->sum_hi = s->base[(m->vocab_size - 1) >> 6] + s->local[m->vocab_size - 1];
         }
         begin_token(m, s, l, parts);
     }
+    for (int l = 0; l < n; l++)
+        recall_runs(m, &m->lanes[l], parts);
 }
 
+/* The lanes whose token has not ended */
+#define EACH_OPEN(m, s) for (Lane *s = (m)->lanes; s < (m)->lanes + (m)->n_active_lanes; s++) if (s->node >= 0)
+
+/* Each stage for all lanes, then the next: one lane's waiting is the others' work. Buckets have until the third to come. */
 INLINE int predict_lanes(Mixer *m, uint32_t *k, const Parts *parts)
 {
     int count = 0;
-    for (int l = 0; l < m->n_active_lanes; l++)
-        if (m->lanes[l].node >= 0 && m->lanes[l].level % GROUP == 0)
-            enter_group(m, &m->lanes[l], parts);
-    for (int l = 0; l < m->n_active_lanes; l++)
-        if (m->lanes[l].node >= 0)
-            k[count++] = predict_lane(m, &m->lanes[l], parts);
+    if (m->given.base)
+        EACH_OPEN(m, s) say_network(m, s, parts);
+    EACH_OPEN(m, s) say_guesses(m, s, parts);
+    EACH_OPEN(m, s) if (s->level % GROUP == 0) enter_group(m, s, parts);
+    EACH_OPEN(m, s) say_contexts(m, s, parts);
+    EACH_OPEN(m, s) sum_inputs(m, s, parts);
+    EACH_OPEN(m, s) k[count++] = mix(m, s, parts);
     return count;
 }
 
 INLINE void update_lanes(Mixer *m, const uint8_t *bit, const Parts *parts)
 {
-    for (int l = 0; l < m->n_active_lanes; l++)
-        if (m->lanes[l].node >= 0)
-            update_lane(m, &m->lanes[l], *bit++, parts);
+    EACH_OPEN(m, s) update_lane(m, s, *bit++, parts);
 }
 
 INLINE void end_lanes(Mixer *m, const Parts *parts)
@@ -850,7 +913,7 @@ static int mixer_set_up(Mixer *m, const Py_buffer *first)
         return 0;
     for (int i = 0; i < 4096; i++) {
         int32_t q = (m->stretch_table[i] + 3072) / 192;
-        m->quantized[i] = (uint8_t)(q < 0 ? 0 : q > 31 ? 31 : q);
+        m->quantized[i ^ 2048] = (uint8_t)(q < 0 ? 0 : q > 31 ? 31 : q);
     }
     memcpy(m->slot_map, first[0].buf, first[0].len);
     memcpy(m->guess_map, first[1].buf, first[1].len);
@@ -869,6 +932,7 @@ static int mixer_set_up(Mixer *m, const Py_buffer *first)
             s->text.field_start[w][0] = s->text.column_start[w][0] = l;
         }
         s->text.line_start = l;
+        approach_follower(m, s, l);
     }
     return 1;
 }
