@@ -111,10 +111,12 @@ const Kernel *lmc_kernel_find(const char *name)
 }
 
 int lmc_pack(Matrix *m, int8_t *packed, const Kernel *kernel, const int8_t *weights, const float *scale, int n_out,
-             int n_in, int offset)
+             int n_in, int offset, int sparse)
 {
+    int tile = sparse && kernel->sparse_product ? n_out : kernel->tile;
     m->n_out = n_out;
     m->n_in = n_in;
+    m->tile = tile;
     m->packed = packed;
     m->start = lmc_alloc(n_out * sizeof *m->start);
     m->scale = copy(scale, n_out * sizeof *m->scale);
@@ -122,12 +124,12 @@ int lmc_pack(Matrix *m, int8_t *packed, const Kernel *kernel, const int8_t *weig
         return -1;
     for (int n = 0; n < n_out; n++) {
         const int8_t *row = weights + (size_t)n * n_in;
-        int8_t *to = m->packed + (size_t)(n - n % kernel->tile) * n_in + n % kernel->tile * 4;
+        int8_t *to = m->packed + (size_t)(n - n % tile) * n_in + n % tile * 4;
         int32_t sum = 0; /* |sum| <= 63 * 8192 */
         for (int k = 0; k < n_in; k++)
             sum += row[k];
         for (int k = 0; k < n_in; k += 4)
-            memcpy(to + k * kernel->tile, row + k, 4);
+            memcpy(to + (size_t)k * tile, row + k, 4);
         m->start[n] = sum * (kernel->bias - offset);
     }
     return 0;
@@ -195,13 +197,13 @@ Engine *lmc_engine_new(const Kernel *kernel, const Shape *shape, const Arrays *a
     for (int i = 0; i < s->n_layer && !bad; i++) {
         const LayerArrays *from = &arrays->layers[i];
         Layer *layer = &e->layers[i];
-        bad |= lmc_pack(&layer->qkv, packed, kernel, from->qkv, from->qkv_scale, heads + 2 * HEAD, d, 128);
+        bad |= lmc_pack(&layer->qkv, packed, kernel, from->qkv, from->qkv_scale, heads + 2 * HEAD, d, 128, 0);
         packed += (heads + 2 * HEAD) * d;
-        bad |= lmc_pack(&layer->o, packed, kernel, from->o, from->o_scale, d, heads, 128);
+        bad |= lmc_pack(&layer->o, packed, kernel, from->o, from->o_scale, d, heads, 128, 0);
         packed += d * heads;
-        bad |= lmc_pack(&layer->up, packed, kernel, from->up, from->up_scale, s->d_ff, d, 128);
+        bad |= lmc_pack(&layer->up, packed, kernel, from->up, from->up_scale, s->d_ff, d, 128, 0);
         packed += s->d_ff * d;
-        bad |= lmc_pack(&layer->down, packed, kernel, from->down, from->down_scale, d, s->d_ff, 0);
+        bad |= lmc_pack(&layer->down, packed, kernel, from->down, from->down_scale, d, s->d_ff, 0, 1);
         packed += d * s->d_ff;
         layer->score = copy(from->score, s->n_head * sizeof *layer->score);
         layer->attn_scale = from->attn_scale;
@@ -209,7 +211,7 @@ Engine *lmc_engine_new(const Kernel *kernel, const Shape *shape, const Arrays *a
         layer->up_gain = copy(from->up_gain, d * sizeof(float));
         bad |= !layer->score || !layer->qkv_gain || !layer->up_gain;
     }
-    if (bad || lmc_pack(&e->head, packed, kernel, arrays->head, arrays->head_scale, s->vocab_size, d, 128)) {
+    if (bad || lmc_pack(&e->head, packed, kernel, arrays->head, arrays->head_scale, s->vocab_size, d, 128, 0)) {
         lmc_engine_free(e);
         return NULL;
     }
@@ -375,13 +377,14 @@ static void product_part(const void *context, int part)
 {
     const Pass *pass = context;
     const Kernel *kernel = pass->kernel;
+    Product *of = pass->w->tile == pass->w->n_out ? kernel->sparse_product : kernel->product;
     int strips = pass->w->n_out / STRIP;
     int begin = strips * part / pass->parts * STRIP, end = strips * (part + 1) / pass->parts * STRIP;
     int middle = pass->narrow < begin ? begin : pass->narrow < end ? pass->narrow : end;
     if (begin < middle)
-        kernel->product(pass->w, begin, middle, pass->x, pass->rows, pass->result, 32767, pass->out);
+        of(pass->w, begin, middle, pass->x, pass->rows, pass->result, 32767, pass->out);
     if (middle < end)
-        kernel->product(pass->w, middle, end, pass->x, pass->rows, pass->result, 127, pass->out);
+        of(pass->w, middle, end, pass->x, pass->rows, pass->result, 127, pass->out);
 }
 
 /* Threads share the outputs, not the rows: each reads the same part of the weights again and again, and a second-level
@@ -507,7 +510,7 @@ double lmc_bench_product(const Kernel *kernel, int n, int n_out, int n_in, doubl
             scale[i] = 0.01f;
         for (int i = 0; i < n; i++)
             rows[i] = y + (size_t)i * n_out;
-        if (lmc_pack(&w, packed, kernel, weights, scale, n_out, n_in, 128) == 0) {
+        if (lmc_pack(&w, packed, kernel, weights, scale, n_out, n_in, 128, 0) == 0) {
             int64_t count = 0, start = lmc_now();
             double spent = 0;
             while (spent < seconds) {

@@ -58,9 +58,9 @@ void lmc_state_timed(State *state, int on, int64_t *spent);
 double lmc_bench_product(const Kernel *kernel, int n, int n_out, int n_in, double seconds);
 
 /* Weights [n_out, n_in] for a kernel, for inputs that come with `offset` added; packed is as large, and stays the caller's.
- * 0, or -1: no memory; unpack() either way. */
+ * sparse: most of these are 0. 0, or -1: no memory; unpack() either way. */
 int lmc_pack(Matrix *m, int8_t *packed, const Kernel *kernel, const int8_t *weights, const float *scale, int n_out,
-             int n_in, int offset);
+             int n_in, int offset, int sparse);
 void lmc_unpack(Matrix *m);
 
 /* threads.c: job(context, part) for parts 0..n-1, n < 65536, shared among the threads. ready(), to be called before run()

@@ -21,7 +21,8 @@
 /* Weights within +-63, of n_in inputs (a multiple of 4) to n_out outputs (a multiple of STRIP). */
 typedef struct {
     int n_out, n_in;
-    int8_t *packed;  /* [n_out / tile][n_in / 4][tile][4], 64-byte aligned; tile is the set's */
+    int tile;        /* columns whose weights are packed together: the set's, or n_out, if it is made for sparse inputs */
+    int8_t *packed;  /* [n_out / tile][n_in / 4][tile][4], 64-byte aligned */
     int32_t *start;  /* [n_out]: the accumulators' first values, which undo the offset of the inputs */
     float *scale;    /* [n_out] */
 } Matrix;
@@ -32,16 +33,18 @@ typedef enum {
     TO_SQUARE,   /* uint8: u rounded and within 0..255, then (u * u + 128) >> 8 */
 } Result;
 
+/* Rows x [n][w->n_in] times the weights of outputs begin..end-1 (multiples of STRIP); out[row] + column is written.
+ * Signed inputs come with 128 added. x is readable, though not used, to a number of rows that is a multiple of 16. */
+typedef void Product(const Matrix *w, int begin, int end, const uint8_t *x, int n, Result result, float limit,
+                     void *const *out);
+
 typedef struct Kernel Kernel;
 struct Kernel {
     const char *name;
     int (*supported)(void);
     int tile; /* columns whose weights are packed together */
     int bias; /* what product() takes from the uint8 inputs before it multiplies; packing allows for it in `start` */
-    /* Rows x [n][w->n_in] times the weights of outputs begin..end-1 (multiples of STRIP); out[row] + column is written.
-     * Signed inputs come with 128 added. x is readable, though not used, to a number of rows that is a multiple of 16. */
-    void (*product)(const Matrix *w, int begin, int end, const uint8_t *x, int n, Result result, float limit,
-                    void *const *out);
+    Product *product;
     /* x [d] over its root mean square, times the channels' gains: within +-127, 128 added. */
     void (*normalize)(const int16_t *x, const float *gain, int d, uint8_t *out);
     /* Heads t [n][HEAD] normalized, leading components turned by the angles whose cosines and sines these are. */
@@ -52,8 +55,10 @@ struct Kernel {
                    const int32_t *score, float scale, const int32_t *exp14, uint8_t *out);
     /* Weights of logits [V] summed: base [ceil(V / GROUP)] before each group, local [V] inside it, inclusive. */
     void (*cumulate)(const int16_t *logits, int V, const int32_t *exp24, uint64_t *base, uint32_t *local);
-    int few;              /* for up to so many rows, */
-    const Kernel *of_few; /* this set is faster; it packs weights alike */
+    /* Of a matrix whose tile is n_out, for inputs of which most are 0, a multiple of 64; NULL: product() does as well. */
+    Product *sparse_product;
+    int few;                 /* for up to so many rows, */
+    const Kernel *of_few;    /* this set is faster; it packs weights alike */
 };
 
 /* The set for so many rows at once. */

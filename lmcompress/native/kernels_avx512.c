@@ -84,6 +84,82 @@ WIDE static void product(const Matrix *w, int begin, int end, const uint8_t *x, 
     }
 }
 
+#define AHEAD 8 /* inputs whose weights are on their way */
+
+/* Where four inputs in a row are not all 0 in both rows: their numbers into list, and AHEAD more that may be read. K is a
+ * multiple of 64. Returns how many. */
+INLINE WIDE int list_inputs(const uint8_t *x0, const uint8_t *x1, int K, uint16_t *list)
+{
+    __m512i numbers = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    int count = 0;
+    for (int k = 0; k < K; k += 64) {
+        __m512i both = _mm512_or_si512(_mm512_loadu_si512(x0 + k), _mm512_loadu_si512(x1 + k));
+        __mmask16 used = _mm512_test_epi32_mask(both, both);
+        __m512i listed = _mm512_maskz_compress_epi32(used, _mm512_add_epi32(numbers, _mm512_set1_epi32(k / 4)));
+        _mm256_storeu_si256((__m256i *)(list + count), _mm512_cvtepi32_epi16(listed));
+        count += __builtin_popcount(used);
+    }
+    memset(list + count, 0, AHEAD * sizeof *list);
+    return count;
+}
+
+/* STRIPS <= 5 strips of two rows from column n, of the listed inputs. Compilers spill the sums of the intrinsic. */
+INLINE WIDE void sparse_block(const int STRIPS, const Matrix *w, int n, const uint8_t *x0, const uint8_t *x1,
+                              const uint16_t *list, int count, Result result, float limit, void *row0, void *row1)
+{
+    const int8_t *weight = w->packed + 4 * n;
+    __m512i c[2][10];
+#pragma GCC unroll 10
+    for (int i = 0; i < 2 * STRIPS; i++)
+        c[0][i] = c[1][i] = _mm512_loadu_si512(w->start + n + TILE * i);
+    for (int j = 0; j < count; j++) {
+        size_t k = 4 * (size_t)list[j];
+        const int8_t *from = weight + k * w->n_out, *later = weight + 4 * (size_t)list[j + AHEAD] * w->n_out;
+        __m512i a0 = broadcast4(x0 + k), a1 = broadcast4(x1 + k);
+        __asm__("" : "+r"(from)); /* one pointer */
+#pragma GCC unroll 10
+        for (int i = 0; i < 2 * STRIPS; i++) {
+            __m512i b = _mm512_loadu_si512(from + 4 * TILE * i);
+            _mm_prefetch((const char *)later + 4 * TILE * i, _MM_HINT_T0);
+            __asm__("vpdpbusd %1, %2, %0" : "+v"(c[0][i]) : "v"(b), "v"(a0));
+            __asm__("vpdpbusd %1, %2, %0" : "+v"(c[1][i]) : "v"(b), "v"(a1));
+        }
+    }
+    __m512 low = _mm512_set1_ps(result == TO_SQUARE ? 0.0f : -limit), high = _mm512_set1_ps(limit);
+#pragma GCC unroll 5
+    for (int i = 0; i < STRIPS; i++) {
+        __m512 scale0 = _mm512_loadu_ps(w->scale + n + STRIP * i), scale1 = _mm512_loadu_ps(w->scale + n + STRIP * i + TILE);
+        finish(c[0][2 * i], c[0][2 * i + 1], scale0, scale1, result, low, high, row0, n + STRIP * i);
+        if (row1 != row0)
+            finish(c[1][2 * i], c[1][2 * i + 1], scale0, scale1, result, low, high, row1, n + STRIP * i);
+    }
+}
+
+/* Weights that meet nothing but 0 are not even read. Two rows at a time: a load for each two products, and more rows have less
+ * in common. */
+WIDE static void sparse_product(const Matrix *w, int begin, int end, const uint8_t *x, int n, Result result, float limit,
+                                void *const *out)
+{
+    uint16_t list[MAX_IN / 4 + 16 + AHEAD];
+    if (result != TO_INT16)
+        limit = result == TO_SQUARE ? 255.0f : 32767.0f;
+    for (int m = 0; m < n; m += 2) {
+        int other = m + 1 < n ? m + 1 : m;
+        const uint8_t *x0 = x + (size_t)m * w->n_in, *x1 = x + (size_t)other * w->n_in;
+        int count = list_inputs(x0, x1, w->n_in, list);
+        for (int column = begin, strips; column < end; column += strips * STRIP) {
+            strips = even_share((end - column) / STRIP, 5);
+            switch (strips) {
+            case 1: sparse_block(1, w, column, x0, x1, list, count, result, limit, out[m], out[other]); break;
+            case 2: sparse_block(2, w, column, x0, x1, list, count, result, limit, out[m], out[other]); break;
+            case 3: sparse_block(3, w, column, x0, x1, list, count, result, limit, out[m], out[other]); break;
+            case 4: sparse_block(4, w, column, x0, x1, list, count, result, limit, out[m], out[other]); break;
+            default: sparse_block(5, w, column, x0, x1, list, count, result, limit, out[m], out[other]);
+            }
+        }
+    }
+}
+
 /* The sum of squares of 32 int16 at a time: pairs stay within 2 * 32767^2 < 2^31. */
 INLINE WIDE int64_t energy(const int16_t *x, int n)
 {
@@ -288,5 +364,6 @@ WIDE void lmc_avx512_cumulate(const int16_t *logits, int V, const int32_t *exp24
 
 const Kernel lmc_avx512vnni = {
     "avx512vnni", lmc_avx512_supported, TILE, 0, product, lmc_avx512_normalize, lmc_avx512_turn, attend, lmc_avx512_cumulate,
+    sparse_product, 0, NULL,
 };
 #endif

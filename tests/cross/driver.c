@@ -51,8 +51,8 @@ static int value(int mode, int low, int high)
 
 static void test_product(const Kernel *kernel)
 {
-    static const int inputs[] = {64, 192, 512}, outputs[] = {32, 96};
-    enum { N = 19, MOST_IN = 512, MOST_OUT = 96 };
+    static const int inputs[] = {64, 192, 512}, outputs[] = {32, 96, 352};
+    enum { N = 19, MOST_IN = 512, MOST_OUT = 352 };
     int8_t *weights = need(MOST_OUT * MOST_IN), *packed[2] = {need(MOST_OUT * MOST_IN), need(MOST_OUT * MOST_IN)};
     uint8_t *x = need((N + 15) / 16 * 16 * MOST_IN);
     float *scale = need(MOST_OUT * sizeof *scale);
@@ -63,24 +63,25 @@ static void test_product(const Kernel *kernel)
         want_rows[i] = want + i * MOST_OUT;
     }
     for (int trial = 0; trial < 900; trial++) {
-        int n_in = inputs[trial % 3], n_out = outputs[trial / 3 % 2], n = 1 + trial % N;
+        int n_in = inputs[trial % 3], n_out = outputs[trial / 3 % 3], n = 1 + trial % N;
         Result result = (Result)(trial / 6 % 3);
         for (int i = 0; i < n_out * n_in; i++)
             weights[i] = (int8_t)value(trial / 18, -63, 63);
+        int sparse = trial % 2 && kernel->sparse_product;
         for (int i = 0; i < n * n_in; i++)
-            x[i] = (uint8_t)value(trial / 90, 0, 255);
+            x[i] = sparse && random_within(0, trial % 16) ? 0 : (uint8_t)value(trial / 90, 0, 255);
         for (int i = 0; i < n_out; i++) /* powers of two make ties, the bounds saturation and zeros */
             scale[i] = (float)random_within(1, trial % 2 ? 1 : 1000) / (float)(1 << random_within(0, 24));
         for (int i = 0; i < N * MOST_OUT; i++)
             got[i] = want[i] = (int16_t)value(trial / 7, -32767, 32767);
         Matrix a = {0}, b = {0};
-        int offset = trial & 1 ? 128 : 0;
-        if (lmc_pack(&a, packed[0], kernel, weights, scale, n_out, n_in, offset) ||
-            lmc_pack(&b, packed[1], &lmc_portable, weights, scale, n_out, n_in, offset))
+        int offset = trial & 2 ? 128 : 0;
+        if (lmc_pack(&a, packed[0], kernel, weights, scale, n_out, n_in, offset, sparse) ||
+            lmc_pack(&b, packed[1], &lmc_portable, weights, scale, n_out, n_in, offset, sparse))
             exit(2);
         int begin = trial % 4 == 3 && n_out > STRIP ? STRIP : 0, end = trial % 4 == 2 ? STRIP : n_out;
         float limit = trial % 5 ? 32767 : 127;
-        kernel->product(&a, begin, end, x, n, result, limit, got_rows);
+        (sparse ? kernel->sparse_product : kernel->product)(&a, begin, end, x, n, result, limit, got_rows);
         lmc_portable.product(&b, begin, end, x, n, result, limit, want_rows);
         check(memcmp(got, want, N * MOST_OUT * sizeof *got) == 0, kernel->name, "product");
         lmc_unpack(&a);
