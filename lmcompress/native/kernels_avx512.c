@@ -17,6 +17,18 @@ INLINE WIDE __m512i broadcast4(const void *p)
     return _mm512_set1_epi32(four);
 }
 
+/* sums += products of uint8 a and int8 b. Not the intrinsic, whose sums compilers copy and spill at every use. */
+INLINE WIDE void add_products(__m512i *sums, __m512i a, __m512i b)
+{
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(*sums) : "v"(a), "v"(b));
+}
+
+/* The same, b four bytes in memory, again and again. */
+INLINE WIDE void add_products4(__m512i *sums, __m512i a, const int8_t *b)
+{
+    __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(*sums) : "v"(a), "m"(*(const int8_t(*)[4])b));
+}
+
 /* ROWS <= 8 rows from m by the strip from column n. Up to three rows have several sums of each output, CHAINS of them, to add
  * to in turn: an addition has to wait for the one before. The first of several rows fetch the next strip's weights, which often
  * wait in the third-level cache, into the second. */
@@ -45,8 +57,8 @@ INLINE WIDE void block(const int ROWS, const Matrix *w, int n, const uint8_t *x,
 #pragma GCC unroll 8
             for (int i = 0; i < ROWS; i++) {
                 __m512i a = broadcast4(input + i * K + k + 4 * j);
-                c[j * ROWS + i][0] = _mm512_dpbusd_epi32(c[j * ROWS + i][0], a, b0);
-                c[j * ROWS + i][1] = _mm512_dpbusd_epi32(c[j * ROWS + i][1], a, b1);
+                add_products(&c[j * ROWS + i][0], a, b0);
+                add_products(&c[j * ROWS + i][1], a, b1);
             }
         }
 #pragma GCC unroll 8
@@ -103,7 +115,7 @@ INLINE WIDE int list_inputs(const uint8_t *x0, const uint8_t *x1, int K, uint16_
     return count;
 }
 
-/* STRIPS <= 5 strips of two rows from column n, of the listed inputs. Compilers spill the sums of the intrinsic. */
+/* STRIPS <= 5 strips of two rows from column n, of the listed inputs. */
 INLINE WIDE void sparse_block(const int STRIPS, const Matrix *w, int n, const uint8_t *x0, const uint8_t *x1,
                               const uint16_t *list, int count, Result result, float limit, void *row0, void *row1)
 {
@@ -121,8 +133,8 @@ INLINE WIDE void sparse_block(const int STRIPS, const Matrix *w, int n, const ui
         for (int i = 0; i < 2 * STRIPS; i++) {
             __m512i b = _mm512_loadu_si512(from + 4 * TILE * i);
             _mm_prefetch((const char *)later + 4 * TILE * i, _MM_HINT_T0);
-            __asm__("vpdpbusd %1, %2, %0" : "+v"(c[0][i]) : "v"(b), "v"(a0));
-            __asm__("vpdpbusd %1, %2, %0" : "+v"(c[1][i]) : "v"(b), "v"(a1));
+            add_products(&c[0][i], a0, b);
+            add_products(&c[1][i], a1, b);
         }
     }
     __m512 low = _mm512_set1_ps(result == TO_SQUARE ? 0.0f : -limit), high = _mm512_set1_ps(limit);
@@ -252,7 +264,7 @@ INLINE WIDE void score_slots(const int HEADS, const int8_t *q, const uint8_t *ke
             __m512i k = _mm512_loadu_si512(key + i * 16);
 #pragma GCC unroll 4
             for (int h = 0; h < HEADS; h++)
-                c[h] = _mm512_dpbusd_epi32(c[h], k, broadcast4(q + h * HEAD + i));
+                add_products4(&c[h], k, q + h * HEAD + i);
         }
 #pragma GCC unroll 4
         for (int h = 0; h < HEADS; h++)
@@ -280,14 +292,14 @@ WIDE static void mix(const uint8_t *high, const uint8_t *low, const int8_t *valu
         __m512i a = broadcast4(high + slot), b = broadcast4(low + slot);
         __m512i v0 = _mm512_loadu_si512(values), v1 = _mm512_loadu_si512(values + 64);
         __m512i v2 = _mm512_loadu_si512(values + 128), v3 = _mm512_loadu_si512(values + 192);
-        h0 = _mm512_dpbusd_epi32(h0, a, v0);
-        h1 = _mm512_dpbusd_epi32(h1, a, v1);
-        h2 = _mm512_dpbusd_epi32(h2, a, v2);
-        h3 = _mm512_dpbusd_epi32(h3, a, v3);
-        l0 = _mm512_dpbusd_epi32(l0, b, v0);
-        l1 = _mm512_dpbusd_epi32(l1, b, v1);
-        l2 = _mm512_dpbusd_epi32(l2, b, v2);
-        l3 = _mm512_dpbusd_epi32(l3, b, v3);
+        add_products(&h0, a, v0);
+        add_products(&h1, a, v1);
+        add_products(&h2, a, v2);
+        add_products(&h3, a, v3);
+        add_products(&l0, b, v0);
+        add_products(&l1, b, v1);
+        add_products(&l2, b, v2);
+        add_products(&l3, b, v3);
     }
     __m512i c[4] = {_mm512_add_epi32(_mm512_slli_epi32(h0, 7), l0), _mm512_add_epi32(_mm512_slli_epi32(h1, 7), l1),
                     _mm512_add_epi32(_mm512_slli_epi32(h2, 7), l2), _mm512_add_epi32(_mm512_slli_epi32(h3, 7), l3)};
