@@ -173,6 +173,7 @@ def measured(path: Path, level: int, threads: int, limit: int, repeats: int) -> 
     codec: Any = methods.load_for_writing(level, None, threads).codec
     reader = Reader(codec.encode(data)[1])
     _, tokens = head(reader, len(data))
+    lanes = reader.varint(MAX_LANES)
     archive = lmcompress.compress(data, level, threads=threads)
     if lmcompress.decompress(archive, threads=threads) != data:
         raise AssertionError(f"{path} does not round-trip")
@@ -189,7 +190,7 @@ def measured(path: Path, level: int, threads: int, limit: int, repeats: int) -> 
             Breakdown(
                 **(around | spent), level=level, engine=codec.engine_name, direction=direction, threads=threads, file=path.name,
                 sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), tokens=tokens,
-                lanes=reader.varint(MAX_LANES), elapsed=elapsed,
+                lanes=lanes, elapsed=elapsed,
             )
         )  # fmt: skip
     return rows

@@ -8,10 +8,15 @@
 #define WIDE __attribute__((target("avx2,avxvnni")))
 #define PRODUCT_ROWS 6
 
-INLINE WIDE __m256i dot(__m256i c, __m256i u, __m256i s) { return _mm256_dpbusd_avx_epi32(c, u, s); }
+/* Not the intrinsic, whose sums compilers copy and spill at every use. */
+INLINE WIDE __m256i dot(__m256i c, __m256i u, __m256i s)
+{
+    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(c) : "x"(u), "x"(s));
+    return c;
+}
 
 /* The keys' 128 adds the same to every score of a query. */
-INLINE WIDE __m256i score_dot(__m256i c, __m256i key, __m256i q) { return _mm256_dpbusd_avx_epi32(c, key, q); }
+INLINE WIDE __m256i score_dot(__m256i c, __m256i key, __m256i q) { return dot(c, key, q); }
 
 #include "wide256.h"
 
