@@ -33,7 +33,7 @@ class Effort:
     """How long a measurement may take."""
 
     repeats: int = 3
-    budget: float = 5.0  # seconds for all runs of one way and direction, if the first does not take more
+    budget: float = 3.0  # seconds for all runs of one way and direction, if the first does not take more
     timeout: float = 900.0  # seconds in one direction after which a codec has failed
 
 
