@@ -220,11 +220,53 @@ def test_the_correction_at_its_bounds(n_features: int, loud: int) -> None:
     assert bounds == (-8192, 8192) if loud == 2 else bounds[1] > 0
 
 
+def round_log2(a: int, b: int, unit: int) -> int:
+    """unit * log2(a / b), rounded to the nearest integer, for integers a, b > 0."""
+    if a < b:
+        return -round_log2(b, a, unit)
+    # 2 unit log2(a/b) = log2((a/b)^(2 unit)); its floor f gives the rounded value (f + 1) // 2
+    num, den = a ** (2 * unit), b ** (2 * unit)
+    f = num.bit_length() - den.bit_length()
+    if num < den << f:
+        f -= 1
+    return (f + 1) // 2
+
+
+def power(numerator: int, bits: int) -> int:
+    """floor(2^bits * 2^(numerator / 64)) for 0 <= numerator < 64."""
+    target = 1 << (64 * bits + numerator)
+    low, high = 1 << bits, 2 << bits
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if middle**64 <= target else (low, middle)
+    return low
+
+
+def squash() -> list[int]:
+    """round(2^24 / (1 + 2^(-i/64))) for i = -1280 to 1281."""
+    powers = [power(i, 40) for i in range(64)]  # 2^(i/64), 40 bits after the point
+    table = []
+    for i in range(-1280, 1282):
+        whole, part = divmod(i, 64)
+        odds = powers[part] << (whole + 20)  # 2^(i/64), 60 bits after the point
+        table.append((2 * (odds << 24) + odds + (1 << 60)) // (2 * (odds + (1 << 60))))
+    return table
+
+
 def test_tables() -> None:
-    i = np.arange(4096)
-    np.testing.assert_array_equal(tables.STRETCH, np.round(256 * np.log2((2 * i + 1) / (8191 - 2 * i))))
-    np.testing.assert_array_equal(tables.LOG2, np.round(256 * np.log2(1 + (i[:1024] + 0.5) / 1024)))
-    np.testing.assert_array_equal(tables.SQUASH, np.round(2**24 / (1 + 2.0 ** -((np.arange(2562) - 1280) / 64))))
+    """Exact integer arithmetic gives the same, and no entry is near a half, so that no other floating point would not."""
+    odds = [(2 * i + 1, 8191 - 2 * i) for i in range(4096)]
+    np.testing.assert_array_equal(tables.STRETCH, [round_log2(a, b, 256) for a, b in odds])
+    np.testing.assert_array_equal(tables.LOG2, [round_log2(2049 + 2 * i, 2048, 256) for i in range(1024)])
+    np.testing.assert_array_equal(tables.SQUASH, squash())
+    i = np.arange(2562)
+    values = (
+        256 * np.log2([a / b for a, b in odds]),
+        256 * np.log2((2049 + 2 * i[:1024]) / 2048),
+        2**24 / (1 + 2.0 ** ((1280 - i) / 64)),
+    )
+    for value in values:
+        assert np.abs(value - np.floor(value) - 0.5).min() > 1e-4
 
 
 def test_short_texts_have_small_tables() -> None:
