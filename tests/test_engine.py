@@ -339,7 +339,7 @@ def test_every_function_without_python(tmp_path: Path) -> None:
         pytest.skip("no C compiler")
     sources = [ROOT / "tests/cross/driver.c", *(ROOT / "lmcompress/native").glob("kernels_*.c")]
     sources += [ROOT / "lmcompress/native" / name for name in ("engine.c", "threads.c")]
-    flags = ["-O2", "-ffp-contract=off", "-pthread", f"-I{ROOT / 'lmcompress/native'}"]
+    flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-pthread", f"-I{ROOT / 'lmcompress/native'}"]
     subprocess.run([compiler, *flags, *map(str, sources), "-o", str(tmp_path / "driver"), "-lm"], check=True)
     subprocess.run([sys.executable, "-m", "tests.cross.dump", str(tmp_path / "vectors")], cwd=ROOT, check=True)
     done = subprocess.run([str(tmp_path / "driver"), str(tmp_path / "vectors")], capture_output=True, text=True)

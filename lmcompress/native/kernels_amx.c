@@ -198,7 +198,7 @@ TILED static void attend(const int8_t *q, int n_head, const uint8_t *keys, const
 }
 
 const Kernel lmc_amx = {
-    "amx", supported, TILE, 0, product, lmc_avx512_normalize, lmc_avx512_turn, attend, lmc_avx512_cumulate, NULL, 4,
-    &lmc_avx512vnni,
+    .name = "amx", .supported = supported, .tile = TILE, .product = product, .normalize = lmc_avx512_normalize,
+    .turn = lmc_avx512_turn, .attend = attend, .cumulate = lmc_avx512_cumulate, .few = 4, .of_few = &lmc_avx512vnni,
 };
 #endif

@@ -24,5 +24,8 @@ INLINE WIDE __m256i score_dot(__m256i c, __m256i key, __m256i q)
 
 static int supported(void) { return __builtin_cpu_supports("avx2"); }
 
-const Kernel lmc_avx2 = {"avx2", supported, TILE, 0, product, normalize, turn, attend, cumulate};
+const Kernel lmc_avx2 = {
+    .name = "avx2", .supported = supported, .tile = TILE, .product = product, .normalize = normalize, .turn = turn,
+    .attend = attend, .cumulate = cumulate,
+};
 #endif

@@ -375,7 +375,8 @@ WIDE void lmc_avx512_cumulate(const int16_t *logits, int V, const int32_t *exp24
 }
 
 const Kernel lmc_avx512vnni = {
-    "avx512vnni", lmc_avx512_supported, TILE, 0, product, lmc_avx512_normalize, lmc_avx512_turn, attend, lmc_avx512_cumulate,
-    sparse_product, 0, NULL,
+    .name = "avx512vnni", .supported = lmc_avx512_supported, .tile = TILE, .product = product,
+    .normalize = lmc_avx512_normalize, .turn = lmc_avx512_turn, .attend = attend, .cumulate = lmc_avx512_cumulate,
+    .sparse_product = sparse_product,
 };
 #endif

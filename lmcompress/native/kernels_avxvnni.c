@@ -26,5 +26,8 @@ static int supported(void)
     return __builtin_cpu_supports("avx2") && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
 }
 
-const Kernel lmc_avxvnni = {"avxvnni", supported, TILE, 0, product, normalize, turn, attend, cumulate};
+const Kernel lmc_avxvnni = {
+    .name = "avxvnni", .supported = supported, .tile = TILE, .product = product, .normalize = normalize,
+    .turn = turn, .attend = attend, .cumulate = cumulate,
+};
 #endif

@@ -191,5 +191,8 @@ WIDE static void cumulate(const int16_t *logits, int V, const int32_t *exp24, ui
     plain_cumulate(logits, V, exp24, base, local);
 }
 
-const Kernel lmc_neon = {"neon", supported, TILE, 128, product, normalize, turn, attend, cumulate};
+const Kernel lmc_neon = {
+    .name = "neon", .supported = supported, .tile = TILE, .bias = 128, .product = product, .normalize = normalize,
+    .turn = turn, .attend = attend, .cumulate = cumulate,
+};
 #endif

@@ -30,7 +30,10 @@ static void cumulate(const int16_t *logits, int V, const int32_t *exp24, uint64_
     plain_cumulate(logits, V, exp24, base, local);
 }
 
-const Kernel lmc_portable = {"portable", always, 1, 0, product, normalize, turn, attend, cumulate};
+const Kernel lmc_portable = {
+    .name = "portable", .supported = always, .tile = 1, .product = product, .normalize = normalize, .turn = turn,
+    .attend = attend, .cumulate = cumulate,
+};
 
 const Kernel *const lmc_kernels[] = {
 #ifdef LMC_X86
