@@ -631,7 +631,8 @@ INLINE void say_guesses(Mixer *m, Lane *s, const Parts *parts)
     uint32_t index[2][N_GUESS];
     for (int g = 0; g < G; g++)
         p[g] = (int32_t)(m->guess_map[s->row[g] + s->level] >> 10);
-    VECTOR for (int g = 0; g < G; g++) { /* log2 of numbers below 2^24: exponent and first ten bits of a binary32, which has them exactly */
+    /* log2_of(), for vectors: a binary32 has numbers below 2^24 exactly, as an exponent and the bits that the table is for */
+    VECTOR for (int g = 0; g < G; g++) {
         union { float f; int32_t i; } v = {(float)(p[g] + 1)}, w = {(float)((1 << 22) - p[g])};
         odds[g] = ((v.i >> 23) - (w.i >> 23)) * 256;
         index[0][g] = v.i >> 13 & 1023;
@@ -654,20 +655,20 @@ INLINE void say_guesses(Mixer *m, Lane *s, const Parts *parts)
 /* What each weight set makes of the inputs */
 INLINE void sum_inputs(Mixer *m, Lane *s, const Parts *parts)
 {
-    for (int j = 0; j < parts->sets; j++)
-        s->stretched[j] = clamp(dot(s->input, s->weights[j], n_input(parts)) >> 5, 16 * UNIT - 1);
+    for (int j = 0; j < parts->sets; j++) {
+        int32_t z = clamp(dot(s->input, s->weights[j], n_input(parts)) >> 5, 16 * UNIT - 1);
+        s->p_set[j] = squash(m, z);
+        s->stretched[j] = z >> 8;
+    }
 }
 
-/* One probability of all inputs */
+/* One probability of all sets */
 INLINE uint32_t mix(Mixer *m, Lane *s, const Parts *parts)
 {
     s->final_weights = m->final_weights + (s->order * 6 + (s->alive & 1 ? s->confidence : 0)) * N_SET;
     int32_t z = 0;
-    for (int j = 0; j < parts->sets; j++) {
-        s->p_set[j] = squash(m, s->stretched[j]);
-        s->stretched[j] >>= 8;
+    for (int j = 0; j < parts->sets; j++)
         z += (s->stretched[j] * (s->final_weights[j] >> 2)) >> 8;
-    }
     uint32_t p = s->p_mixed = squash(m, z);
     uint32_t u = (uint32_t)(clamp(z, 12 * UNIT - 1) + 12 * UNIT), part = u % UNIT, rest = 32, sum = 0;
     for (int j = 0; j < parts->apms; j++) {
