@@ -118,20 +118,23 @@ class Codec:
         tokens = encode(text, way.alone).astype(np.int32)
         if len(tokens) > len(data):
             form, tokens = forms.PLAIN, encode(data, way.alone).astype(np.int32)
-        n_lanes = most_lanes(self._with(way.network), len(data), len(tokens))
+        n_tokens = len(tokens)
+        n_lanes = most_lanes(self._with(way.network), len(data), n_tokens)
         lanes, counts = layout(tokens, n_lanes)
-        previous = np.concatenate([np.full((n_lanes, 1), self.vocabulary.start, np.int32), lanes[:, :-1]], axis=1)
-        predictor = Predictor(self.engines, self.vocabulary, n_lanes, len(tokens), threads, way.network)
+        row = np.insert(lanes, 0, self.vocabulary.start, axis=1)
+        previous, lanes = row[:, :-1], row[:, 1:]
+        del tokens  # the only copy is kept, as it is as large as the block
+        predictor = Predictor(self.engines, self.vocabulary, n_lanes, n_tokens, threads, way.network)
         coder = Encoder(self.engines.coder)
         for start, stop, m in spans(counts):
             for i, (k, bits) in enumerate(predictor.encode(previous[:m, start:stop], lanes[:m, start:stop])):
                 coder.encode(bits, k)
                 if progress is not None:
-                    progress((start + i * max(1, BATCH // m)) / len(lanes[0]))
+                    progress((start + i * max(1, BATCH // m)) / lanes.shape[1])
         written = Writer()
         if form != forms.PLAIN:
             written.varint(0).put(bytes([form]))
-        return bytes(written.varint(len(tokens)).varint(n_lanes).put(coder.finish()))
+        return bytes(written.varint(n_tokens).varint(n_lanes).put(coder.finish()))
 
     def decode(
         self, payload: bytes, raw_size: int, learned: bool = False, progress: Progress | None = None, threads: int = 0
