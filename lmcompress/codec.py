@@ -123,7 +123,7 @@ class Codec:
         lanes, counts = layout(tokens, n_lanes)
         row = np.insert(lanes, 0, self.vocabulary.start, axis=1)
         previous, lanes = row[:, :-1], row[:, 1:]
-        del tokens  # the only copy is kept, as it is as large as the block
+        del tokens  # `row` alone is kept: either is as large as the block
         predictor = Predictor(self.engines, self.vocabulary, n_lanes, n_tokens, threads, way.network)
         coder = Encoder(self.engines.coder)
         for start, stop, m in spans(counts):
