@@ -121,16 +121,16 @@ class Codec:
         n_tokens = len(tokens)
         n_lanes = most_lanes(self._with(way.network), len(data), n_tokens)
         lanes, counts = layout(tokens, n_lanes)
-        row = np.insert(lanes, 0, self.vocabulary.start, axis=1)
-        previous, lanes = row[:, :-1], row[:, 1:]
-        del tokens  # `row` alone is kept: either is as large as the block
+        started = np.insert(lanes, 0, self.vocabulary.start, axis=1)
+        previous, lanes = started[:, :-1], started[:, 1:]
+        del tokens  # `started` alone is kept: either is as large as the block
         predictor = Predictor(self.engines, self.vocabulary, n_lanes, n_tokens, threads, way.network)
         coder = Encoder(self.engines.coder)
         for start, stop, m in spans(counts):
             for i, (k, bits) in enumerate(predictor.encode(previous[:m, start:stop], lanes[:m, start:stop])):
                 coder.encode(bits, k)
                 if progress is not None:
-                    progress((start + i * max(1, BATCH // m)) / lanes.shape[1])
+                    progress((start + i * max(1, BATCH // m)) / len(lanes[0]))
         written = Writer()
         if form != forms.PLAIN:
             written.varint(0).put(bytes([form]))
