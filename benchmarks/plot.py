@@ -6,6 +6,7 @@ Knows: matplotlib, rows. Does not know: where rows and pictures are kept.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from benchmarks.breakdown import PARTS, Breakdown
 from benchmarks.results import Row
 from lmcompress.methods import DEFAULT_LEVEL
 
+POINT = 9  # points wide, of ours
 OURS = "#d55e00"
 THEIRS = "#555555"
 COLORS = (
@@ -49,6 +51,10 @@ PLACES = (
     (8, -16),
     (-8, 16),
     (-8, -16),
+    (-8, 24),
+    (-8, -24),
+    (8, 24),
+    (8, -24),
 )
 IN_BARS = ("gzip-9", "xz-9e", "zstd-22", "brotli-11", "bzip3-64", "7z-ppmd", "zpaq-5")
 OUR_BARS = {"lmcompress-1": "#f3b489", "lmcompress-5": OURS, "lmcompress-6": "#8f3f00"}
@@ -104,8 +110,33 @@ def put_labels(ax: Axes, labels: list[Label], marks: list[tuple[float, float]]) 
             free = frame.x0 < box.x0 and box.x1 < frame.x1 and not any(box.overlaps(other) for other in taken)
             if free or (dx, dy) == PLACES[-1]:
                 taken.append(box)
+                if abs(dy) > 11:  # far: a line leads there
+                    line = {"arrowstyle": "-", "color": label.color, "linewidth": 0.5}
+                    ax.annotate("", (label.x, label.y), (dx, dy), textcoords="offset points", arrowprops=line)
                 break
             text.remove()
+
+
+def put_levels(ax: Axes, levels: list[Label]) -> list[Label]:
+    """Each level in its point; of neighbours whose points cover one another the first and the last, as a label to put."""
+    bunches: list[list[Label]] = []
+    before = None
+    for level, at in zip(levels, ax.transData.transform([(level.x, level.y) for level in levels]), strict=True):
+        if before is not None and math.dist(before, at) < POINT * ax.figure.dpi / 72:
+            bunches[-1].append(level)
+        else:
+            bunches.append([level])
+        before = at
+    for bunch in bunches:
+        if len(bunch) == 1:
+            ax.annotate(
+                bunch[0].text, (bunch[0].x, bunch[0].y), color="white", fontsize=6, ha="center", va="center_baseline"
+            )
+    return [
+        Label(bunch[-1].x, bunch[-1].y, f"{bunch[0].text} to {bunch[-1].text}", OURS)
+        for bunch in bunches
+        if len(bunch) > 1
+    ]
 
 
 def front(groups: Groups) -> Figure:
@@ -113,7 +144,7 @@ def front(groups: Groups) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(11, 5.2), sharey=True)
     most = max((name.partition(" ")[2] for name in groups if is_ours(name)), default="")
     for ax, direction in zip(axes, ("encode", "decode"), strict=True):
-        labels, marks = [], []
+        labels, marks, levels = [], [], []
         lines: dict[str, list[tuple[float, float, float, str]]] = {}  # ours, by threads
         for name, rows in groups.items():
             rate, size, with_model = report.best_speed(rows, direction), report.bpb(rows), report.bpb(rows, model=True)
@@ -139,10 +170,13 @@ def front(groups: Groups) -> Figure:
                 ax.plot(
                     *zip(*hollow, strict=True), "o--", color=OURS, markersize=4, linewidth=0.8, markerfacecolor="white"
                 )
-            ax.plot(rates, sizes, "o-", color=OURS, markersize=9, markeredgecolor="white", linewidth=1.2)
-            for rate, size, name in zip(rates, sizes, names, strict=True):  # the level, in the point
-                level = name.removeprefix("lmcompress-")[:1]
-                ax.annotate(level, (rate, size), color="white", fontsize=6, ha="center", va="center_baseline")
+            ax.plot(rates, sizes, "o-", color=OURS, markersize=POINT, markeredgecolor="white", linewidth=1.2)
+            levels.append(
+                [
+                    Label(rate, size, name.removeprefix("lmcompress-"), "white")
+                    for rate, size, name in zip(rates, sizes, names, strict=True)
+                ]
+            )
             labels.append(Label(rates[0], sizes[0], f"lmcompress {threads}".strip(), OURS))
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -150,6 +184,8 @@ def front(groups: Groups) -> Figure:
         ax.set_xlabel(f"{direction} MB/s")
         ax.grid(alpha=0.25, which="major")
         figure.canvas.draw()
+        for row in levels:
+            labels += put_levels(ax, row)
         put_labels(ax, labels, marks)
     axes[0].set_ylabel("bits per byte (lower is better)")
     rows = next(iter(groups.values()), [])
