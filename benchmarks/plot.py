@@ -7,7 +7,7 @@ Knows: matplotlib, rows. Does not know: where rows and pictures are kept.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib
@@ -132,11 +132,7 @@ def put_levels(ax: Axes, levels: list[Label]) -> list[Label]:
             ax.annotate(
                 bunch[0].text, (bunch[0].x, bunch[0].y), color="white", fontsize=6, ha="center", va="center_baseline"
             )
-    return [
-        Label(bunch[-1].x, bunch[-1].y, f"{bunch[0].text} to {bunch[-1].text}", OURS)
-        for bunch in bunches
-        if len(bunch) > 1
-    ]
+    return [replace(bunch[-1], text=f"{bunch[0].text} to {bunch[-1].text}") for bunch in bunches if len(bunch) > 1]
 
 
 def front(groups: Groups) -> Figure:
@@ -144,7 +140,7 @@ def front(groups: Groups) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(11, 5.2), sharey=True)
     most = max((name.partition(" ")[2] for name in groups if is_ours(name)), default="")
     for ax, direction in zip(axes, ("encode", "decode"), strict=True):
-        labels, marks, levels = [], [], []
+        labels, marks = [], []
         lines: dict[str, list[tuple[float, float, float, str]]] = {}  # ours, by threads
         for name, rows in groups.items():
             rate, size, with_model = report.best_speed(rows, direction), report.bpb(rows), report.bpb(rows, model=True)
@@ -164,19 +160,13 @@ def front(groups: Groups) -> Figure:
             ax.plot(rate, size, "o", color=THEIRS, markersize=5)
         for threads, line in lines.items():
             line.sort(key=lambda point: point[3])
-            rates, sizes, with_models, names = zip(*line, strict=True)
+            rates, sizes, with_models, _ = zip(*line, strict=True)
             hollow = [(rate, y) for rate, size, y in zip(rates, sizes, with_models, strict=True) if y > size]
             if hollow:
                 ax.plot(
                     *zip(*hollow, strict=True), "o--", color=OURS, markersize=4, linewidth=0.8, markerfacecolor="white"
                 )
             ax.plot(rates, sizes, "o-", color=OURS, markersize=POINT, markeredgecolor="white", linewidth=1.2)
-            levels.append(
-                [
-                    Label(rate, size, name.removeprefix("lmcompress-"), "white")
-                    for rate, size, name in zip(rates, sizes, names, strict=True)
-                ]
-            )
             labels.append(Label(rates[0], sizes[0], f"lmcompress {threads}".strip(), OURS))
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -184,8 +174,10 @@ def front(groups: Groups) -> Figure:
         ax.set_xlabel(f"{direction} MB/s")
         ax.grid(alpha=0.25, which="major")
         figure.canvas.draw()
-        for row in levels:
-            labels += put_levels(ax, row)
+        for line in lines.values():
+            labels += put_levels(
+                ax, [Label(rate, size, name.removeprefix("lmcompress-"), OURS) for rate, size, _, name in line]
+            )
         put_labels(ax, labels, marks)
     axes[0].set_ylabel("bits per byte (lower is better)")
     rows = next(iter(groups.values()), [])
