@@ -164,9 +164,11 @@ class Codec:
                 previous = part[:, -1]
                 if progress is not None:
                     progress(first / len(lanes[0]))
+        del predictor, coder  # what they take goes before the text comes
         tokens = np.concatenate([lane[:count] for lane, count in zip(lanes, counts, strict=True)])
+        del lanes, part, previous
         tokenizer = self.vocabulary.tokenizer
-        if tokenizer.lengths[tokens].sum() > forms.GROWTH * raw_size:
+        if tokenizer.size(tokens) > forms.GROWTH * raw_size:
             raise CorruptError("a block's tokens have more text than its size allows")
         return forms.to_data(form, tokenizer.decode(tokens), raw_size)
 

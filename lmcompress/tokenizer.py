@@ -59,6 +59,10 @@ class Tokenizer:
         """The bytes that `ids` (integers [n], each below vocab_size) stand for."""
         return b"".join(self._decode(ids[i : i + WINDOW]) for i in range(0, len(ids), WINDOW))
 
+    def size(self, ids: np.ndarray) -> int:
+        """Bytes that decode() would give."""
+        return sum(int(self.lengths[ids[i : i + WINDOW]].sum()) for i in range(0, len(ids), WINDOW))
+
     def _decode(self, ids: np.ndarray) -> bytes:
         ids = np.asarray(ids, np.int64)
         lengths = self.lengths[ids]

@@ -51,6 +51,7 @@ def check(data, tokenizer=TOKENIZER, alone=False):
     ids = tokenizer.encode(data, alone)
     assert ids.dtype == np.uint16 and (ids < tokenizer.vocab_size).all()
     assert tokenizer.decode(ids) == data
+    assert tokenizer.size(ids) == len(data)
     return ids
 
 
