@@ -166,7 +166,7 @@ class Codec:
                     progress(first / len(lanes[0]))
         del predictor, coder  # what they take goes before the text comes
         tokens = np.concatenate([lane[:count] for lane, count in zip(lanes, counts, strict=True)])
-        del lanes, part, previous
+        lanes = part = previous = tokens[:0]
         tokenizer = self.vocabulary.tokenizer
         if tokenizer.size(tokens) > forms.GROWTH * raw_size:
             raise CorruptError("a block's tokens have more text than its size allows")
