@@ -153,9 +153,20 @@ class Codec:
         n_lanes = reader.varint(most_lanes(config, raw_size, n_tokens))
         if n_lanes == 0:
             raise CorruptError("a block without tokens or lanes")
+        coder = Decoder(reader.take(reader.remaining), self.engines.coder)
+        # mixer, network and lanes go before the text comes
+        tokens = tokens_of(*self._decode_lanes(coder, config, n_lanes, n_tokens, progress, threads))
+        tokenizer = self.vocabulary.tokenizer
+        if tokenizer.size(tokens) > forms.GROWTH * raw_size:
+            raise CorruptError("a block's tokens have more text than its size allows")
+        return forms.to_data(form, tokenizer.decode(tokens), raw_size)
+
+    def _decode_lanes(
+        self, coder: Decoder, config: CodecConfig, n_lanes: int, n_tokens: int, progress: Progress | None, threads: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The lanes and counts that layout() gave. Raises CorruptError."""
         lanes, counts = layout(np.zeros(n_tokens, np.int32), n_lanes)
         predictor = Predictor(self.engines, self.vocabulary, n_lanes, n_tokens, threads, config.network)
-        coder = Decoder(reader.take(reader.remaining), self.engines.coder)
         previous = np.full(n_lanes, self.vocabulary.start, np.int32)
         for start, stop, m in spans(counts):
             for first in range(start, stop, STEPS):
@@ -164,13 +175,7 @@ class Codec:
                 previous = part[:, -1]
                 if progress is not None:
                     progress(first / len(lanes[0]))
-        del predictor, coder  # what they take goes before the text comes
-        tokens = np.concatenate([lane[:count] for lane, count in zip(lanes, counts, strict=True)])
-        lanes = part = previous = tokens[:0]
-        tokenizer = self.vocabulary.tokenizer
-        if tokenizer.size(tokens) > forms.GROWTH * raw_size:
-            raise CorruptError("a block's tokens have more text than its size allows")
-        return forms.to_data(form, tokenizer.decode(tokens), raw_size)
+        return lanes, counts
 
     def _with(self, network: bool) -> CodecConfig:
         """The configuration of a block with the network, or without."""
@@ -206,6 +211,11 @@ def layout(tokens: np.ndarray, n_lanes: int) -> tuple[np.ndarray, np.ndarray]:
     lanes = np.zeros((n_lanes, int(counts[0])), np.int32)
     lanes[np.arange(lanes.shape[1]) < counts[:, None]] = tokens
     return lanes, counts
+
+
+def tokens_of(lanes: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The tokens [n] that layout() was given."""
+    return np.concatenate([lane[:count] for lane, count in zip(lanes, counts, strict=True)])
 
 
 def spans(counts: np.ndarray) -> list[tuple[int, int, int]]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lmcompress import choice, forms, modelfile
 from lmcompress.bits import Reader, Writer
 from lmcompress.choice import ALONE, LEARNING, PIECES, Way
-from lmcompress.codec import MAX_LANES, Codec, head, layout, pack, spans, unpack
+from lmcompress.codec import MAX_LANES, Codec, head, layout, pack, spans, tokens_of, unpack
 from lmcompress.coder import BACKENDS
 from lmcompress.config import CodecConfig, ModelConfig
 from lmcompress.distribution import Distribution
@@ -141,11 +141,20 @@ def test_what_has_no_network_or_no_mixer_has_no_blocks_without(config: CodecConf
         codec.decode(payload, 900, True)
 
 
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("n_lanes", [0, 1, 2])
+def test_a_block_in_a_form_without_tokens(config: CodecConfig, n_lanes: int) -> None:
+    payload = bytes(Writer().varint(0).put(bytes([forms.CAPITALS])).varint(0).varint(n_lanes)) + bytes(9)
+    with pytest.raises(CorruptError):
+        Codec(MODEL, config).decode(payload, 20)
+
+
 @given(st.integers(1, 3000), st.integers(1, 40))
 def test_lanes_hold_the_tokens_in_order(n: int, n_lanes: int) -> None:
     n_lanes = min(n, n_lanes)
     lanes, counts = layout(np.arange(n, dtype=np.int32), n_lanes)
     assert np.concatenate([lane[:c] for lane, c in zip(lanes, counts, strict=True)]).tolist() == list(range(n))
+    assert tokens_of(lanes, counts).tolist() == list(range(n))
     assert counts.max() - counts.min() <= 1 and (np.diff(counts) <= 0).all()
     assert sum((stop - start) * m for start, stop, m in spans(counts)) == n
 
