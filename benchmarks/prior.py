@@ -21,6 +21,7 @@ from lmcompress.codec import layout
 from lmcompress.engine import native as engine
 from lmcompress.mixer import native, prior
 from lmcompress.mixer.reference import squash
+from lmcompress.mixer.tables import CELL_ROW, QUANTIZED, SETTLED
 from lmcompress.modelfile import Model
 from lmcompress.predictor import Vocabulary
 
@@ -29,9 +30,10 @@ COUNT = 255  # that a statistic has at most when the next document begins
 
 
 def ignorant(parts: prior.Parts, vocab_size: int) -> prior.Learned:
-    """Statistics that believe their index, equal trust in all inputs but the network's, which has ten times as much, of which the
+    """Statistics that believe the slots they are for, equal trust in all inputs but the network's, which has ten times as much, of which the
     correction has a third."""
-    slots = np.array([squash((q * 192 + 96 - 3072) * 256) >> 2 for q in range(32)], np.uint32)
+    slots = np.tile(np.array([squash((q * 192 + 96 - 3072) * 256) >> 2 for q in range(32)], np.uint32), 16)
+    slots[CELL_ROW] = slots[QUANTIZED[(SETTLED >> 4) + 2048]]
     lengths = [256 + c // 4 * 100 for c in range(prior.CONFIDENCES)]
     odds = np.array([lengths, lengths, *[[512] * prior.CONFIDENCES] * (parts.guesses - 2)])
     guesses = np.vectorize(lambda z: squash(z * 256) >> 2)(odds).astype(np.uint32)
@@ -39,7 +41,7 @@ def ignorant(parts: prior.Parts, vocab_size: int) -> prior.Learned:
     row[: parts.contexts] = row[2 * parts.contexts :][: parts.guesses] = 800
     row[parts.model], row[parts.model + 2] = 5500, 2700
     return prior.Learned(
-        np.tile(slots << 10, (parts.contexts, 16)),
+        np.tile(slots << 10, (parts.contexts, 1)),
         np.repeat(guesses[:, :, None] << 10, prior.LEVELS, axis=2),
         np.tile(row, (sum(parts.rows(vocab_size)), 1)),
         np.full((prior.ORDERS, prior.MOST_SETS), (1 << 18) // parts.sets, np.int32),

@@ -235,8 +235,8 @@ def test_parameters_come_back(config: CodecConfig) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        *(b"", b"\x0e\x16", b"\x05\x16\x09", b"\x0e\x28\x09", b"\x0e\x00\x08", b"\x0e\x00\x0b"),
-        *(b"\x0e\x16\x01", b"\x0e\x16\x05", b"\x0e\x16\x0d"),  # another version of the mixer
+        *(b"", b"\x0e\x16", b"\x05\x16\x0d", b"\x0e\x28\x0d", b"\x0e\x00\x0c", b"\x0e\x00\x0f"),
+        *(b"\x0e\x16\x01", b"\x0e\x16\x09", b"\x0e\x16\x11"),  # another version of the mixer
     ],
 )
 def test_unknown_parameters_are_refused(data: bytes) -> None:

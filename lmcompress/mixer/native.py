@@ -14,7 +14,7 @@ from lmcompress.coder import IMPOSSIBLE, Decoder
 from lmcompress.distribution import Distribution
 from lmcompress.errors import CorruptError
 from lmcompress.mixer import prior, reference
-from lmcompress.mixer.tables import LOG2, SQUASH, STRETCH, sizes
+from lmcompress.mixer.tables import CELL_ROW, LOG2, SETTLED, SQUASH, STRETCH, sizes
 from lmcompress.tree import MAX_DEPTH, Tree
 
 
@@ -44,6 +44,8 @@ class Mixer:
             LOG2,
             STRETCH,
             SQUASH,
+            SETTLED,
+            CELL_ROW,
             *learned,
             light,
             n_features,

@@ -9,6 +9,7 @@ in 1/UNIT where they are sums. Indices into history are step * n_lanes + lane.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from lmcompress.coder import Decoder
 from lmcompress.distribution import Distribution
 from lmcompress.mixer import prior
 from lmcompress.mixer.prior import CONFIDENCES, FIELDS, FULL, LEVELS, LIGHT
-from lmcompress.mixer.tables import LOG2, SQUASH, STRETCH, sizes
+from lmcompress.mixer.tables import CELL_MOST, CELL_ROW, LOG2, QUANTIZED, SETTLED, SQUASH, STRETCH, moved, sizes
 from lmcompress.tree import Tree
 
 EXPECTED = 4  # guesses that are no runs
@@ -25,6 +26,7 @@ REMEMBERS = (1, 2, 4, 6)  # contexts whose runs remember the token that came las
 HISTORY = 6
 LINE = 256
 GROUP = 4
+CELLS = 8  # of a line
 APM_BITS = 12
 APM_SHARE = 10  # of 32
 RUN_LENGTHS = 16
@@ -38,9 +40,8 @@ UNIT = 65536
 ONE = 1 << 13  # of a weight
 MASK = (1 << 64) - 1
 RATE = [131072 // (2 * n + 3) for n in range(1024)]  # 1 / (n + 1.5), 16 bits after the point
-SLOT_RATE = [65536 // (2 * n + 3) for n in range(16)]  # 15 bits
-QUANTIZED = [min(31, max(0, int((s + 3072) / 192))) for s in STRETCH.tolist()]  # rounds towards zero
-_LOG2, _STRETCH, _SQUASH = LOG2.tolist(), STRETCH.tolist(), SQUASH.tolist()
+_LOG2, _STRETCH, _SQUASH, _QUANTIZED = LOG2.tolist(), STRETCH.tolist(), SQUASH.tolist(), QUANTIZED.tolist()
+_SETTLED, _CELL_ROW = SETTLED.tolist(), CELL_ROW.tolist()
 
 
 def hash64(h: int, v: int) -> int:
@@ -187,6 +188,24 @@ class Match:
         self.length = self.misses = 0
 
 
+@dataclass
+class Cell:
+    """What has followed a context: first n times, second k times. `check` tells contexts of one line apart; `many`: a third
+    token has followed, and the context has buckets from then on."""
+
+    check: int
+    first: int = 0
+    n: int = 0
+    second: int = 0
+    k: int = 0
+    many: bool = False
+
+
+def check_of(context: int) -> int:
+    """That of its cell, which is never 0."""
+    return max(1, context & 0xFFFF)
+
+
 class Run:
     """The token that came last in a context, and how often in a row; `check` tells contexts of one cell apart."""
 
@@ -207,13 +226,14 @@ class Lane:
         self.alive: list[bool] = []  # guesses whose token the node covers
         self.confidence = 0  # of the long match
         self.context: list[int] = []  # hashes
+        self.cells: list[Cell] = []  # the contexts', as they were; a token that the node does not cover counts 0
         self.runs: list[Run] = []
         self.follower = 0  # the cell that learns it
         self.apm_hash = 0
         self.node = -1  # < 0: ~token
         self.level = 0
         self.position = 0  # the node's number among those of its bucket
-        self.bucket: list[int] = []  # first slots' indices
+        self.bucket: list[int | None] = []  # first slots' indices, of contexts that have buckets
         # of the decision under way
         self.used: list[int] = []  # the contexts' statistics
         self.input = np.zeros(0, np.int64)
@@ -252,8 +272,9 @@ class Mixer:
         self.parts = parts = LIGHT if light else FULL
         V = tree.vocab_size
         self.table_bits, self.run_bits, self.match_bits, self.follower_bits = sizes(mixer_bits, n_tokens)
-        # lines of two buckets: a check, then slots (p - 2048) << 4 | count of the nodes of GROUP levels
+        # lines of two buckets: a check, then slots of the nodes of GROUP levels
         self.table = np.zeros(32 << self.table_bits, np.int16)
+        self.cells: dict[int, list[Cell]] = {}  # lines of CELLS, as many as of buckets
         self.runs: list[dict[int, Run]] = [{} for _ in REMEMBERS]
         self.match_table: tuple[dict[int, int], dict[int, int]] = ({}, {})
         self.followers: dict[int, int] = {}
@@ -278,6 +299,8 @@ class Mixer:
         self.history += [0] * self.n_lanes
         for lane in self.in_step:
             self._begin_token(lane)
+        for lane in self.in_step:
+            self._recall_cells(lane)
 
     def predict(self) -> np.ndarray:
         if self.predicted:
@@ -297,6 +320,8 @@ class Mixer:
             self._update(lane, int(bit != 0))
         self.predicted = []
         if all(lane.node < 0 for lane in self.in_step):
+            for lane in self.in_step:
+                self._learn_cells(lane)
             for lane in self.in_step:
                 self._end_token(lane)
             for lane in self.in_step:
@@ -390,25 +415,73 @@ class Mixer:
         at = start[field] + tokens * self.n_lanes
         return self.history[at] if at < text.line_start else -1
 
+    # --- cells, and buckets for contexts that they are too small for
+
+    def _find_cell(self, context: int) -> tuple[list[Cell], int]:
+        """The context's line, and the place of its cell there or -1."""
+        line = self.cells.setdefault(context >> 64 - self.table_bits, [])
+        return line, next((w for w, cell in enumerate(line) if cell.check == check_of(context)), -1)
+
+    def _recall_cells(self, lane: Lane) -> None:
+        lane.cells = []
+        for context in lane.context:
+            line, w = self._find_cell(context)
+            if w < 0:  # the newest; the last one is forgotten
+                w = 0
+                line.insert(0, Cell(check_of(context)))
+                del line[CELLS:]
+            lane.cells.append(replace(line[w]))
+            if w >= CELLS // 2:  # it is forgotten later
+                line[w - CELLS // 2], line[w] = line[w], line[w - CELLS // 2]
+
+    def _learn_cells(self, lane: Lane) -> None:
+        token = ~lane.node
+        for context, recalled in zip(lane.context, lane.cells, strict=True):
+            line, w = self._find_cell(context)
+            if recalled.many or w < 0 or line[w].many:  # w < 0: forgotten already; another lane may have come first
+                continue
+            cell = line[w]
+            if cell.n == 0 or token == cell.first:
+                cell.first, cell.n = token, min(CELL_MOST[0], cell.n + 1)
+            elif cell.k == 0 or token == cell.second:
+                cell.second, cell.k = token, min(CELL_MOST[1], cell.k + 1)
+            else:
+                cell.many = True
+
     def _enter_group(self, lane: Lane) -> None:
         """Finds the lane's buckets for the next GROUP levels, or makes them in the place of others."""
-        lane.bucket = []
-        for context in lane.context:
-            h = hash64(context, lane.node)
-            check = (h & 0xFFFF ^ 0x8000) - 0x8000  # as a slot
-            a = (h >> 64 - self.table_bits) * 32
-            b = a + 16
-            if self.table[a] != check:
-                if self.table[b] == check:
-                    a = b
-                else:
-                    if self.table[a + 1] & 15 > self.table[b + 1] & 15:
-                        a, b = b, a
-                    self.table[b + 1] -= int(self.table[b + 1]) & 15 > 0  # who stays ages
-                    self.table[a : a + 16] = 0
-                    self.table[a] = check
-            lane.bucket.append(a + 1)
+        lane.bucket = [
+            self._find_bucket(hash64(context, lane.node)) if cell.many else None
+            for context, cell in zip(lane.context, lane.cells, strict=True)
+        ]
         lane.position = 0
+
+    def _find_bucket(self, h: int) -> int:
+        """Its first slot's index."""
+        check = (h & 0xFFFF ^ 0x8000) - 0x8000  # as a slot
+        a = (h >> 64 - self.table_bits) * 32
+        b = a + 16
+        if self.table[a] == check:
+            return a + 1
+        if self.table[b] == check:
+            return b + 1
+        if self.table[a + 1] & 15 > self.table[b + 1] & 15:
+            a, b = b, a
+        self.table[b + 1] -= int(self.table[b + 1]) & 15 > 0  # who stays ages
+        self.table[a : a + 16] = 0
+        self.table[a] = check
+        return a + 1
+
+    def _slot(self, lane: Lane, i: int) -> int:
+        """What context i knows of the node: its bucket's slot; what its cell says while that has seen nothing."""
+        bucket = lane.bucket[i]
+        slot = 0 if bucket is None else int(self.table[bucket + lane.position])
+        return slot or _SETTLED[self._known(lane, i)]
+
+    def _known(self, lane: Lane, i: int) -> int:
+        """What context i's cell says of the node, as an index of SETTLED and CELL_ROW."""
+        cell, mid = lane.cells[i], self.tree.mid[lane.node]
+        return int(cell.first >= mid) << 11 | int(cell.second >= mid) << 10 | cell.n << 4 | cell.k
 
     # --- a decision
 
@@ -417,11 +490,12 @@ class Mixer:
         lo, mid, hi = int(tree.lo[node]), int(tree.mid[node]), int(tree.hi[node])
         C, G, model = self.parts.contexts, self.parts.guesses, self.parts.model
         x = [0] * (model + 4)
-        slots = [int(self.table[bucket + lane.position]) for bucket in lane.bucket]
+        slots = [self._slot(lane, i) for i in range(C)]
         lane.used = []
         for i, slot in enumerate(slots):
             n, p = slot & 15, slot >> 4
-            lane.used.append((i * 16 + n) * 32 + QUANTIZED[p + 2048])
+            row = _CELL_ROW[self._known(lane, i)] if lane.bucket[i] is None else n * 32 + _QUANTIZED[p + 2048]
+            lane.used.append(i * 512 + row)
             if n:
                 x[i] = stretch22(self.slot_map.p[lane.used[i]])
             x[C + i] = p * (n + 1) >> 4
@@ -482,14 +556,13 @@ class Mixer:
 
     def _update(self, lane: Lane, bit: int) -> None:
         mid = int(self.tree.mid[lane.node])
-        cells = [bucket + lane.position for bucket in lane.bucket]
-        slots = [int(self.table[cell]) for cell in cells]  # all are read before any is written
-        for cell, slot, used in zip(cells, slots, lane.used, strict=True):
+        slots = [moved(self._slot(lane, i), bit) for i in range(self.parts.contexts)]  # all before any is written
+        for bucket, slot, used, cell in zip(lane.bucket, slots, lane.used, lane.cells, strict=True):
+            if bucket is not None:
+                self.table[bucket + lane.position] = slot
             self.slot_map.learn(used, bit)
-            n, p = slot & 15, slot >> 4
-            step = (((2047 if bit else -2048) - p) * 8 * SLOT_RATE[n] + (1 << 14)) >> 15
-            p += (step + (7 if bit else 0)) >> 3  # by one at least
-            self.table[cell] = p * 16 | min(n + 1, max(n, 12))
+            cell.n *= int(bit == (cell.first >= mid))  # a token on the other side says nothing below
+            cell.k *= int(bit == (cell.second >= mid))
         for g, (expected, (row, c)) in enumerate(zip(lane.guesses, lane.rows, strict=True)):
             if lane.alive[g]:
                 lane.alive[g] = bit == (expected >= mid)

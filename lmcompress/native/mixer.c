@@ -8,6 +8,9 @@
 #include "native.h"
 #include <stdlib.h>
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
@@ -24,6 +27,12 @@
 #define LINE 256            /* bytes of a line that the next one can see */
 #define GROUP 4             /* levels of the tree whose nodes share a bucket */
 #define BUCKET (1 << GROUP) /* int16: a check, then one slot for each node of GROUP levels */
+#define CELLS 8             /* of a line */
+#define SECOND_BITS 4       /* of a cell's count: how often its second token came; six bits above, how often the first */
+#define SECOND_MAX 15
+#define FIRST_MAX 63
+#define COUNT_BITS 10
+#define MANY (1 << 15)      /* of a cell's count: a third token has followed, and the context has buckets */
 #define APM_BITS 12
 #define APM_SHARE 10         /* of 32 */
 #define APM_ROW 32          /* 25 used: a row is one cache line */
@@ -84,6 +93,11 @@ typedef struct {
 
 static const Parts FULL = {N_CTX, N_GUESS, N_SET, N_APM}, LIGHT = {8, 5, 2, 1};
 
+/* What has followed contexts: two tokens, and how often each; a line of CELLS. A check tells contexts apart, 0 where there is none. */
+typedef struct {
+    uint16_t check[CELLS], count[CELLS], first[CELLS], second[CELLS];
+} Cells;
+
 typedef struct {
     uint16_t check, token, count, unused;
 } Run;
@@ -118,6 +132,10 @@ typedef struct {
     int32_t order;                 /* of the longest context that is known, 0 to 3 */
     uint64_t sum_lo, sum_mid, sum_hi; /* the network's weights below the node's ids, its middle, behind its ids */
     uint64_t context[N_CTX], apm_hash;
+    uint16_t first[N_CTX], second[N_CTX], count[N_CTX]; /* what these say; a token that the node does not cover counts 0 */
+    uint32_t with_buckets;         /* contexts that have some, as bits */
+    uint16_t many[N_CTX];          /* likewise, all bits set */
+    Slot settled[N_CTX];           /* slots as the cells have them */
     uint64_t found[N_CTX];         /* hashes of the next buckets */
     Slot *bucket[N_CTX];
     const uint64_t *base;
@@ -153,8 +171,10 @@ struct Mixer {
     uint16_t log2_table[1024];
     int16_t stretch_table[4096];
     uint32_t squash_table[2562];
-    uint8_t quantized[4096];
-    Slot *table;
+    uint8_t quantized[4096];       /* [p ^ 2048 of a slot]: part of its statistic's number */
+    Slot *table, none[BUCKET]; /* none: for contexts without a bucket, all 0 */
+    uint32_t known[4 << COUNT_BITS]; /* [side of a cell's first token][of its second][count]: a slot and its statistic << 16 */
+    Cells *cells;
     Run *runs;
     Statistic *slot_map, *guess_map;
     int16_t *weights;
@@ -402,12 +422,28 @@ static int16_t *weights_of(Mixer *m, int set, int chosen)
     return m->weights + (int64_t)(m->set_start[set] + chosen) * N_INPUT;
 }
 
+/* The lowest of the bits that are set, of which there is one */
+INLINE int lowest(uint32_t bits)
+{
+#ifdef __GNUC__
+    return __builtin_ctz(bits);
+#else
+    int i = 0;
+    while (!(bits >> i & 1))
+        i++;
+    return i;
+#endif
+}
+
+INLINE Slot *bucket_of(Mixer *m, uint64_t h) { return m->table + (h >> (64 - m->table_bits)) * 2 * BUCKET; }
+
 /* The buckets of a new group of levels are on their way. */
 INLINE void approach_group(Mixer *m, Lane *s, const Parts *parts)
 {
-    for (int i = 0; i < parts->contexts; i++) {
+    for (uint32_t left = s->with_buckets; left; left &= left - 1) {
+        int i = lowest(left);
         s->found[i] = hash(s->context[i], s->node);
-        PREFETCH(m->table + (s->found[i] >> (64 - m->table_bits)) * 32);
+        PREFETCH(bucket_of(m, s->found[i]));
     }
 }
 
@@ -442,6 +478,26 @@ INLINE void approach_node(Mixer *m, Lane *s, const Parts *parts)
         for (int i = 0; i < m->n_features; i += 32)
             PREFETCH(s->correction + i);
     }
+}
+
+INLINE Cells *cells_of(Mixer *m, uint64_t h) { return m->cells + (h >> (64 - m->table_bits)); }
+
+/* Of a context's cell */
+INLINE uint16_t check_of(uint64_t h) { return (uint16_t)h ? (uint16_t)h : 1; }
+
+/* The place of the cell with that check in its line, or -1 */
+INLINE int find_cell(const Cells *line, uint16_t check)
+{
+#ifdef __SSE2__
+    __m128i same = _mm_cmpeq_epi16(_mm_load_si128((const __m128i *)(const void *)line->check), _mm_set1_epi16((short)check));
+    int mask = _mm_movemask_epi8(same);
+    return mask ? lowest((uint32_t)mask) / 2 : -1;
+#else
+    for (int w = 0; w < CELLS; w++)
+        if (line->check[w] == check)
+            return w;
+    return -1;
+#endif
 }
 
 INLINE void begin_token(Mixer *m, Lane *s, int lane, const Parts *parts)
@@ -492,7 +548,8 @@ INLINE void begin_token(Mixer *m, Lane *s, int lane, const Parts *parts)
     c[14] = hash(hash(12, (uint64_t)(up + 1)), hash(t->misses, t->field));
     c[15] = hash(13, t->latest);
     s->node = s->level = s->position = 0;
-    approach_group(m, s, parts);
+    for (int i = 0; i < parts->contexts; i++)
+        PREFETCH(cells_of(m, c[i]));
     static const uint8_t remembers[N_RUN] = {1, 2, 4, 6};
     for (int i = 0; N_EXPECTED + i < parts->guesses; i++) {
         uint64_t h = hash(c[remembers[i]], lane);
@@ -507,6 +564,51 @@ INLINE void begin_token(Mixer *m, Lane *s, int lane, const Parts *parts)
     approach_weights(m, s, 2, place_in(t->field, t->field_tokens, 4), parts);
     approach_weights(m, s, 3, place_in(t->column, t->column_tokens, 8), parts);
     approach_node(m, s, parts);
+}
+
+/* A context has a cell from now on: the newest of its line, whose last one is forgotten. */
+INLINE void push_cell(Cells *line, uint16_t check)
+{
+    uint16_t *of[4] = {line->check, line->count, line->first, line->second};
+    for (int j = 0; j < 4; j++) {
+        memmove(of[j] + 1, of[j], (CELLS - 1) * sizeof *of[j]);
+        of[j][0] = j == 0 ? check : 0;
+    }
+}
+
+/* Two cells of a line change places. */
+INLINE void trade_cells(Cells *line, int v, int w)
+{
+    uint16_t *of[4] = {line->check, line->count, line->first, line->second};
+    for (int j = 0; j < 4; j++) {
+        uint16_t other = of[j][v];
+        of[j][v] = of[j][w];
+        of[j][w] = other;
+    }
+}
+
+/* What the cells know, which have come, and the first buckets of contexts that have some are on their way. */
+INLINE void recall_cells(Mixer *m, Lane *s, const Parts *parts)
+{
+    s->with_buckets = 0;
+    for (int i = 0; i < parts->contexts; i++) {
+        Cells *line = cells_of(m, s->context[i]);
+        uint16_t check = check_of(s->context[i]);
+        int w = find_cell(line, check);
+        if (w < 0) {
+            push_cell(line, check);
+            w = 0;
+        }
+        int many = line->count[w] >> 15;
+        s->first[i] = line->first[w];
+        s->second[i] = line->second[w];
+        s->count[i] = line->count[w] & (MANY - 1);
+        s->many[i] = (uint16_t)-many;
+        s->with_buckets |= (uint32_t)many << i;
+        if (w >= CELLS / 2) /* it is forgotten later */
+            trade_cells(line, w - CELLS / 2, w);
+    }
+    approach_group(m, s, parts);
 }
 
 /* The tokens of the runs, which have come, become guesses. */
@@ -528,30 +630,63 @@ INLINE void recall_runs(Mixer *m, Lane *s, const Parts *parts)
         s->alive |= (uint32_t)(guess[g] >= 0) << g;
 }
 
-/* A lane comes to a new group of levels: its buckets are found, or made in the place of others. */
+/* What is left of a cell's count below a node from which the way goes to `bit`: a token on the other side says nothing there */
+INLINE uint16_t count_below(uint16_t count, int first_side, int second_side, int bit)
+{
+    return count & ((first_side == bit ? FIRST_MAX << SECOND_BITS : 0) | (second_side == bit ? SECOND_MAX : 0));
+}
+
+/* The slots of the bucket with that hash, which may have to be made in the place of another */
+INLINE Slot *find_bucket(Mixer *m, uint64_t h)
+{
+    Slot *a = bucket_of(m, h), *b = a + BUCKET;
+    Slot check = (Slot)h;
+    if (*a != check) {
+        if (*b == check)
+            a = b;
+        else {
+            if ((a[1] & 15) > (b[1] & 15)) {
+                Slot *swap = a;
+                a = b;
+                b = swap;
+            }
+            b[1] -= (b[1] & 15) > 0;
+            memset(a, 0, BUCKET * sizeof *a);
+            *a = check;
+        }
+    }
+    return a + 1;
+}
+
+/* A lane comes to a new group of levels. */
 INLINE void enter_group(Mixer *m, Lane *s, const Parts *parts)
 {
-    for (int i = 0; i < parts->contexts; i++) {
-        uint64_t h = s->found[i];
-        Slot *a = m->table + (h >> (64 - m->table_bits)) * 32, *b = a + BUCKET;
-        Slot check = (Slot)h;
-        if (*a != check) {
-            if (*b == check)
-                a = b;
-            else {
-                if ((a[1] & 15) > (b[1] & 15)) {
-                    Slot *swap = a;
-                    a = b;
-                    b = swap;
-                }
-                b[1] -= (b[1] & 15) > 0;
-                memset(a, 0, BUCKET * sizeof *a);
-                *a = check;
-            }
-        }
-        s->bucket[i] = a + 1;
+    for (int i = 0; i < parts->contexts; i++)
+        s->bucket[i] = m->none;
+    for (uint32_t left = s->with_buckets; left; left &= left - 1) {
+        int i = lowest(left);
+        s->bucket[i] = find_bucket(m, s->found[i]);
     }
     s->position = 0;
+}
+
+/* The cells of a lane's contexts that had no buckets learn its token. */
+INLINE void learn_cells(Mixer *m, Lane *s, const Parts *parts)
+{
+    uint16_t token = (uint16_t)~s->node;
+    for (uint32_t left = ~s->with_buckets & ((1u << parts->contexts) - 1); left; left &= left - 1) {
+        uint64_t h = s->context[lowest(left)];
+        Cells *line = cells_of(m, h);
+        int w = find_cell(line, check_of(h));
+        if (w < 0) /* forgotten already */
+            continue;
+        int count = line->count[w], k = count & SECOND_MAX;
+        int again = (count == 0) | (token == line->first[w]), other = (!again) & ((k == 0) | (token == line->second[w]));
+        int more = again ? (count < FIRST_MAX << SECOND_BITS) << SECOND_BITS : other ? k < SECOND_MAX : MANY;
+        line->first[w] = count ? line->first[w] : token;
+        line->second[w] = other ? token : line->second[w];
+        line->count[w] = (uint16_t)(count & MANY ? count : count + more); /* another lane may have come first */
+    }
 }
 
 /* |x| add up to less than 2^17 with |w| <= 2^14, or to 2^18 with |w| <= CORRECTION_MAX */
@@ -593,12 +728,27 @@ INLINE void say_contexts(Mixer *m, Lane *s, const Parts *parts)
 {
     const int C = parts->contexts;
     int16_t slot[N_CTX], said[N_CTX], *x = s->input;
+    uint16_t index[N_CTX], row[N_CTX], cell_row[N_CTX], mid = (uint16_t)m->nodes[s->node].mid;
+    uint32_t known[N_CTX];
+    VECTOR for (int i = 0; i < C; i++)
+        index[i] = (uint16_t)((s->first[i] >= mid) << (COUNT_BITS + 1) | (s->second[i] >= mid) << COUNT_BITS | s->count[i]);
+    for (int i = 0; i < C; i++)
+        known[i] = m->known[index[i]];
     for (int i = 0; i < C; i++)
         slot[i] = s->bucket[i][s->position];
+    VECTOR for (int i = 0; i < C; i++) {
+        s->settled[i] = (Slot)(known[i] & 0xFFFF);
+        cell_row[i] = (uint16_t)(known[i] >> 16);
+    }
+    VECTOR for (int i = 0; i < C; i++)
+        slot[i] |= (Slot)(s->settled[i] & -(slot[i] == 0));
+    for (int i = 0; i < C; i++)
+        row[i] = m->quantized[(uint16_t)slot[i] >> 4];
+    VECTOR for (int i = 0; i < C; i++)
+        row[i] = (uint16_t)(i * 512 + ((((slot[i] & 15) * 32 + row[i]) & s->many[i]) | (cell_row[i] & ~s->many[i])));
     for (int i = 0; i < C; i++) {
-        int seen = (uint16_t)slot[i];
-        s->used[i] = i * 512 + (seen & 15) * 32 + m->quantized[seen >> 4];
-        said[i] = m->stretch_table[m->slot_map[s->used[i]] >> 20];
+        s->used[i] = row[i];
+        said[i] = m->stretch_table[m->slot_map[row[i]] >> 20];
     }
     VECTOR for (int i = 0; i < C; i++)
         x[i] = slot[i] & 15 ? said[i] : 0;
@@ -626,6 +776,14 @@ INLINE void say_guesses(Mixer *m, Lane *s, const Parts *parts)
 {
     const int G = parts->guesses;
     int16_t *x = s->input + 2 * parts->contexts;
+    if (parts->sets > 4) {
+        int confidence = s->alive & 1 ? s->confidence : 0;
+        s->weights[4] = weights_of(m, 4, (confidence * 4 + (int)(s->alive >> 1 & 3)) * 2 + (s->level > 3));
+    }
+    if (s->alive == 0) {
+        memset(x, 0, 2 * (size_t)G * sizeof *x);
+        return;
+    }
     int32_t mid = m->nodes[s->node].mid;
     int32_t p[N_GUESS], odds[N_GUESS];
     uint32_t index[2][N_GUESS];
@@ -645,10 +803,6 @@ INLINE void say_guesses(Mixer *m, Lane *s, const Parts *parts)
         sign &= -(int32_t)(s->alive >> g & 1);
         x[g] = (int16_t)(sign * clamp(odds[g], 4095));
         x[G + g] = (int16_t)(sign * linear22((uint32_t)p[g]));
-    }
-    if (parts->sets > 4) {
-        int confidence = s->alive & 1 ? s->confidence : 0;
-        s->weights[4] = weights_of(m, 4, (confidence * 4 + (int)(s->alive >> 1 & 3)) * 2 + (s->level > 3));
     }
 }
 
@@ -686,9 +840,27 @@ INLINE int32_t learning_rate(const Mixer *m)
     return LEARN_FLOOR + (int32_t)(LEARN_EXTRA * 64 / (64 + m->decisions / 64));
 }
 
+/* Guesses that were alive learn on which side of the middle of a node of that level their token should have been. */
+INLINE void learn_guesses(Mixer *m, Lane *s, int bit, int32_t mid, int32_t level, const Parts *parts)
+{
+    const int G = parts->guesses;
+    Statistic guessed[N_GUESS];
+    uint32_t right = 0;
+    for (int g = 0; g < G; g++)
+        guessed[g] = m->guess_map[s->row[g] + level];
+    VECTOR for (int g = 0; g < G; g++)
+        right |= (uint32_t)(bit == (s->guess[g] >= mid)) << g;
+    VECTOR for (int g = 0; g < G; g++)
+        guessed[g] = learned(guessed[g], right >> g & 1 ? RIGHT : WRONG);
+    for (int g = 0; g < G; g++)
+        if (s->alive >> g & 1)
+            m->guess_map[s->row[g] + level] = guessed[g];
+    s->alive &= right;
+}
+
 INLINE void update_lane(Mixer *m, Lane *s, int bit, const Parts *parts)
 {
-    const int C = parts->contexts, G = parts->guesses;
+    const int C = parts->contexts;
     const Node *node = m->nodes + s->node;
     int32_t mid = node->mid, position = s->position, level = s->level, row = s->node;
     s->position = 2 * position + 1 + bit;
@@ -703,13 +875,17 @@ INLINE void update_lane(Mixer *m, Lane *s, int bit, const Parts *parts)
     Statistic statistic[N_CTX];
     for (int i = 0; i < C; i++)
         slot[i] = s->bucket[i][position];
+    VECTOR for (int i = 0; i < C; i++)
+        s->count[i] = count_below(s->count[i], s->first[i] >= (uint16_t)mid, s->second[i] >= (uint16_t)mid, bit);
     if (s->level % GROUP == 0 && s->node >= 0)
         approach_group(m, s, parts);
     for (int i = 0; i < C; i++)
         statistic[i] = m->slot_map[s->used[i]];
     int16_t near = bit ? 2047 : -2048, up = bit ? 7 : 0;
     VECTOR for (int i = 0; i < C; i++)
-        slot[i] = moved(slot[i], near, up);
+        slot[i] |= (Slot)(s->settled[i] & -(slot[i] == 0));
+    VECTOR for (int i = 0; i < C; i++)
+        slot[i] = (Slot)(moved(slot[i], near, up) & s->many[i]);
     int32_t target = bit ? RIGHT : WRONG;
     VECTOR for (int i = 0; i < C; i++)
         statistic[i] = learned(statistic[i], target);
@@ -735,18 +911,8 @@ INLINE void update_lane(Mixer *m, Lane *s, int bit, const Parts *parts)
             train_correction(s->features, s->correction, (int16_t)error, m->n_features);
         m->correction_seen[row] = (uint16_t)(m->correction_seen[row] + (m->correction_seen[row] < CORRECTION_SEEN));
     }
-    Statistic guessed[N_GUESS];
-    uint32_t right = 0;
-    for (int g = 0; g < G; g++)
-        guessed[g] = m->guess_map[s->row[g] + level];
-    VECTOR for (int g = 0; g < G; g++)
-        right |= (uint32_t)(bit == (s->guess[g] >= mid)) << g;
-    VECTOR for (int g = 0; g < G; g++)
-        guessed[g] = learned(guessed[g], right >> g & 1 ? RIGHT : WRONG);
-    for (int g = 0; g < G; g++)
-        if (s->alive >> g & 1)
-            m->guess_map[s->row[g] + level] = guessed[g];
-    s->alive &= right;
+    if (s->alive)
+        learn_guesses(m, s, bit, mid, level, parts);
     if (s->node >= 0)
         approach_node(m, s, parts);
 }
@@ -768,6 +934,8 @@ INLINE void begin_lanes(Mixer *m, int n, int t, const Parts *parts)
         }
         begin_token(m, s, l, parts);
     }
+    for (int l = 0; l < n; l++)
+        recall_cells(m, &m->lanes[l], parts);
     for (int l = 0; l < n; l++)
         recall_runs(m, &m->lanes[l], parts);
 }
@@ -797,6 +965,8 @@ INLINE void update_lanes(Mixer *m, const uint8_t *bit, const Parts *parts)
 INLINE void end_lanes(Mixer *m, const Parts *parts)
 {
     for (int l = 0; l < m->n_active_lanes; l++)
+        learn_cells(m, &m->lanes[l], parts);
+    for (int l = 0; l < m->n_active_lanes; l++)
         end_token(m, &m->lanes[l], l, parts);
     for (int l = 0; l < m->n_active_lanes; l++)
         find_matches(m, &m->lanes[l], l, parts);
@@ -804,14 +974,14 @@ INLINE void end_lanes(Mixer *m, const Parts *parts)
 }
 
 /* Each for all parts and for few, so that the compiler knows the numbers. */
-static void begin_full(Mixer *m, int n, int t) { begin_lanes(m, n, t, &FULL); }
-static void begin_light(Mixer *m, int n, int t) { begin_lanes(m, n, t, &LIGHT); }
+WIDE static void begin_full(Mixer *m, int n, int t) { begin_lanes(m, n, t, &FULL); }
+WIDE static void begin_light(Mixer *m, int n, int t) { begin_lanes(m, n, t, &LIGHT); }
 WIDE static int predict_full(Mixer *m, uint32_t *k) { return predict_lanes(m, k, &FULL); }
 WIDE static int predict_light(Mixer *m, uint32_t *k) { return predict_lanes(m, k, &LIGHT); }
 WIDE static void update_full(Mixer *m, const uint8_t *bit) { update_lanes(m, bit, &FULL); }
 WIDE static void update_light(Mixer *m, const uint8_t *bit) { update_lanes(m, bit, &LIGHT); }
-static void end_full(Mixer *m) { end_lanes(m, &FULL); }
-static void end_light(Mixer *m) { end_lanes(m, &LIGHT); }
+WIDE static void end_full(Mixer *m) { end_lanes(m, &FULL); }
+WIDE static void end_light(Mixer *m) { end_lanes(m, &LIGHT); }
 
 /* Step t of those whose weights the mixer holds begins. */
 static void begin_step(Mixer *m, int n, int t) { m->light ? begin_light(m, n, t) : begin_full(m, n, t); }
@@ -890,6 +1060,7 @@ static int mixer_set_up(Mixer *m, const Py_buffer *first)
     for (int j = 0, n = 0; j < parts->sets; n += set_rows(m->n_node, j++))
         m->set_start[j] = n;
     m->table = zeros(m, (size_t)64 << m->table_bits);
+    m->cells = zeros(m, sizeof *m->cells << m->table_bits);
     m->runs = zeros(m, sizeof *m->runs * N_RUN << m->run_bits);
     m->slot_map = zeros(m, first[0].len);
     m->guess_map = zeros(m, first[1].len);
@@ -939,37 +1110,40 @@ static int mixer_set_up(Mixer *m, const Py_buffer *first)
 }
 
 PyDoc_STRVAR(mixer_doc,
-"mixer(left, right, lo, mid, hi, text, start, log2, stretch, squash, slot_map, guess_map, weights, final_weights, light,\n"
+"mixer(left, right, lo, mid, hi, text, start, log2, stretch, squash, settled, cell_row, slot_map, guess_map, weights, final_weights, light,\n"
 "      n_features, n_lanes, table_bits, run_bits, match_bits, follower_bits) -> capsule\n\n"
 "A mixer that knows what prior.Learned holds; light: of few parts. Buffers: the tree (int32 [V-1] each), the pieces' bytes one after the other and\n"
-"int32 [V+1] where they start, tables uint16 [1024], int16 [4096], uint32 [2562]; numbers of table entries as log2.");
+"int32 [V+1] where they start, tables uint16 [1024], int16 [4096], uint32 [2562], int16 [4096], uint16 [4096]; numbers of table entries as log2.");
 static PyObject *mixer_new(PyObject *self, PyObject *args)
 {
-    Py_buffer b[14];
+    Py_buffer b[16];
     int light, n_features, n_lanes, table_bits, run_bits, match_bits, follower_bits;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*y*y*y*y*y*y*y*y*piiiiii", b, b + 1, b + 2, b + 3, b + 4, b + 5, b + 6, b + 7, b + 8,
-                          b + 9, b + 10, b + 11, b + 12, b + 13, &light, &n_features, &n_lanes, &table_bits, &run_bits, &match_bits, &follower_bits))
+    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*y*y*y*y*y*y*y*y*y*y*piiiiii", b, b + 1, b + 2, b + 3, b + 4, b + 5, b + 6, b + 7, b + 8,
+                          b + 9, b + 10, b + 11, b + 12, b + 13, b + 14, b + 15, &light, &n_features, &n_lanes, &table_bits, &run_bits, &match_bits, &follower_bits))
         return NULL;
     PyObject *capsule = NULL;
     Mixer *m = NULL;
     Py_ssize_t n_node = b[0].len / 4;
     int fits = n_node >= 1 && n_node < 65535 && b[6].len == (n_node + 2) * 4 && b[7].len == 2048 &&
-               b[8].len == 8192 && b[9].len == 10248 && n_lanes >= 1 && n_lanes <= 65536 && n_features >= 0 && n_features <= MAX_FEATURES;
+               b[8].len == 8192 && b[9].len == 10248 && b[10].len == 8 << COUNT_BITS && b[11].len == 8 << COUNT_BITS && n_lanes >= 1 && n_lanes <= 65536 && n_features >= 0 && n_features <= MAX_FEATURES;
     for (int i = 1; i < 5; i++)
         fits = fits && b[i].len == n_node * 4;
     const Parts *parts = light ? &LIGHT : &FULL;
     Py_ssize_t rows = 0;
     for (int j = 0; fits && j < parts->sets; j++)
         rows += set_rows((int)n_node, j);
-    fits = fits && b[10].len == parts->contexts * 512 * 4 && b[11].len == parts->guesses * CONFIDENCES * LEVELS * 4 &&
-           b[12].len == rows * N_INPUT * 2 && b[13].len == ORDERS * 6 * N_SET * 4;
-    const int16_t *weight = b[12].buf;
+    fits = fits && b[12].len == parts->contexts * 512 * 4 && b[13].len == parts->guesses * CONFIDENCES * LEVELS * 4 &&
+           b[14].len == rows * N_INPUT * 2 && b[15].len == ORDERS * 6 * N_SET * 4;
+    const int16_t *weight = b[14].buf;
     int most = 0;
     for (Py_ssize_t i = 0; fits && i < rows * N_INPUT; i++)
         most = weight[i] > most ? weight[i] : -weight[i] > most ? -weight[i] : most;
     for (Py_ssize_t i = 0; fits && i < ORDERS * 6 * N_SET; i++)
-        fits = ((const int32_t *)b[13].buf)[i] < 1 << 20 && ((const int32_t *)b[13].buf)[i] > -(1 << 20);
+        fits = ((const int32_t *)b[15].buf)[i] < 1 << 20 && ((const int32_t *)b[15].buf)[i] > -(1 << 20);
     fits = fits && most <= 1 << 14;
+    const uint16_t *cell_row = b[11].buf;
+    for (int i = 0; fits && i < 4 << COUNT_BITS; i++)
+        fits = cell_row[i] < 512;
     const int bits[] = {table_bits, run_bits, match_bits, follower_bits};
     for (int i = 0; i < 4; i++)
         fits = fits && bits[i] >= 4 && bits[i] <= 30;
@@ -1007,14 +1181,16 @@ static PyObject *mixer_new(PyObject *self, PyObject *args)
         memcpy(m->log2_table, b[7].buf, sizeof m->log2_table);
         memcpy(m->stretch_table, b[8].buf, sizeof m->stretch_table);
         memcpy(m->squash_table, b[9].buf, sizeof m->squash_table);
-        if (!m->lacking && mixer_set_up(m, b + 10))
+        for (int i = 0; i < 4 << COUNT_BITS; i++)
+            m->known[i] = (uint32_t)cell_row[i] << 16 | ((const uint16_t *)b[10].buf)[i];
+        if (!m->lacking && mixer_set_up(m, b + 12))
             capsule = PyCapsule_New(m, "lmcompress.mixer", capsule_free);
         else
             PyErr_NoMemory();
     } else
         PyErr_NoMemory();
 done:
-    for (int i = 0; i < 14; i++)
+    for (int i = 0; i < 16; i++)
         PyBuffer_Release(b + i);
     if (m != NULL && capsule == NULL)
         mixer_free(m);
