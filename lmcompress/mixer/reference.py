@@ -25,7 +25,9 @@ EXPECTED = 4  # guesses that are no runs
 REMEMBERS = (1, 2, 4, 6)  # contexts whose runs remember the token that came last
 HISTORY = 6
 LINE = 256
-GROUP = 4
+GROUP = 3
+SLOTS = 7  # of a bucket: one for each node of GROUP levels
+WAYS = 4  # buckets of a line
 CELLS = 8  # of a line
 APM_BITS = 12
 APM_SHARE = 10  # of 32
@@ -233,7 +235,7 @@ class Lane:
         self.node = -1  # < 0: ~token
         self.level = 0
         self.position = 0  # the node's number among those of its bucket
-        self.bucket: list[int | None] = []  # first slots' indices, of contexts that have buckets
+        self.bucket: list[np.ndarray | None] = []  # slots, of contexts that have buckets
         # of the decision under way
         self.used: list[int] = []  # the contexts' statistics
         self.input = np.zeros(0, np.int64)
@@ -272,8 +274,8 @@ class Mixer:
         self.parts = parts = LIGHT if light else FULL
         V = tree.vocab_size
         self.table_bits, self.run_bits, self.match_bits, self.follower_bits = sizes(mixer_bits, n_tokens)
-        # lines of two buckets: a check, then slots of the nodes of GROUP levels
-        self.table = np.zeros(32 << self.table_bits, np.int16)
+        self.checks = np.zeros((1 << self.table_bits, WAYS), np.uint16)  # of buckets
+        self.slots = np.zeros((1 << self.table_bits, WAYS, SLOTS), np.int16)
         self.cells: dict[int, list[Cell]] = {}  # lines of CELLS, as many as of buckets
         self.runs: list[dict[int, Run]] = [{} for _ in REMEMBERS]
         self.match_table: tuple[dict[int, int], dict[int, int]] = ({}, {})
@@ -456,26 +458,23 @@ class Mixer:
         ]
         lane.position = 0
 
-    def _find_bucket(self, h: int) -> int:
-        """Its first slot's index."""
-        check = (h & 0xFFFF ^ 0x8000) - 0x8000  # as a slot
-        a = (h >> 64 - self.table_bits) * 32
-        b = a + 16
-        if self.table[a] == check:
-            return a + 1
-        if self.table[b] == check:
-            return b + 1
-        if self.table[a + 1] & 15 > self.table[b + 1] & 15:
-            a, b = b, a
-        self.table[b + 1] -= int(self.table[b + 1]) & 15 > 0  # who stays ages
-        self.table[a : a + 16] = 0
-        self.table[a] = check
-        return a + 1
+    def _find_bucket(self, h: int) -> np.ndarray:
+        """Its slots int16 [SLOTS]."""
+        line, check = h >> 64 - self.table_bits, h & 0xFFFF
+        checks, slots = self.checks[line], self.slots[line]
+        there = np.flatnonzero(checks == check)
+        if len(there):
+            return slots[there[0]]
+        w = int(np.argmin(slots[:, 0] & 15))  # the first of the least used
+        if check // WAYS % 4 == 0:  # another one ages now and then
+            slots[check % WAYS, 0] -= int(slots[check % WAYS, 0]) & 15 > 0
+        checks[w], slots[w] = check, 0
+        return slots[w]
 
     def _slot(self, lane: Lane, i: int) -> int:
         """What context i knows of the node: its bucket's slot; what its cell says while that has seen nothing."""
         bucket = lane.bucket[i]
-        slot = 0 if bucket is None else int(self.table[bucket + lane.position])
+        slot = 0 if bucket is None else int(bucket[lane.position])
         return slot or _SETTLED[self._known(lane, i)]
 
     def _known(self, lane: Lane, i: int) -> int:
@@ -559,7 +558,7 @@ class Mixer:
         slots = [moved(self._slot(lane, i), bit) for i in range(self.parts.contexts)]  # all before any is written
         for bucket, slot, used, cell in zip(lane.bucket, slots, lane.used, lane.cells, strict=True):
             if bucket is not None:
-                self.table[bucket + lane.position] = slot
+                bucket[lane.position] = slot
             self.slot_map.learn(used, bit)
             cell.n *= int(bit == (cell.first >= mid))  # a token on the other side says nothing below
             cell.k *= int(bit == (cell.second >= mid))

@@ -25,8 +25,9 @@
 #define HISTORY 6           /* tokens that contexts look back */
 #define FIELDS 128
 #define LINE 256            /* bytes of a line that the next one can see */
-#define GROUP 4             /* levels of the tree whose nodes share a bucket */
-#define BUCKET (1 << GROUP) /* int16: a check, then one slot for each node of GROUP levels */
+#define GROUP 3             /* levels of the tree whose nodes share a bucket */
+#define SLOTS 7             /* of a bucket: one for each node of GROUP levels */
+#define WAYS 4              /* buckets of a line */
 #define CELLS 8             /* of a line */
 #define SECOND_BITS 4       /* of a cell's count: how often its second token came; six bits above, how often the first */
 #define SECOND_MAX 15
@@ -92,6 +93,12 @@ typedef struct {
 } Parts;
 
 static const Parts FULL = {N_CTX, N_GUESS, N_SET, N_APM}, LIGHT = {8, 5, 2, 1};
+
+/* A line of buckets. A check tells contexts and nodes apart. */
+typedef struct {
+    uint16_t check[WAYS];
+    Slot slot[WAYS][SLOTS];
+} Buckets;
 
 /* What has followed contexts: two tokens, and how often each; a line of CELLS. A check tells contexts apart, 0 where there is none. */
 typedef struct {
@@ -172,7 +179,8 @@ struct Mixer {
     int16_t stretch_table[4096];
     uint32_t squash_table[2562];
     uint8_t quantized[4096];       /* [p ^ 2048 of a slot]: part of its statistic's number */
-    Slot *table, none[BUCKET]; /* none: for contexts without a bucket, all 0 */
+    Buckets *buckets;
+    Slot none[SLOTS];              /* for contexts without a bucket: all 0 */
     uint32_t known[4 << COUNT_BITS]; /* [side of a cell's first token][of its second][count]: a slot and its statistic << 16 */
     Cells *cells;
     Run *runs;
@@ -435,7 +443,22 @@ INLINE int lowest(uint32_t bits)
 #endif
 }
 
-INLINE Slot *bucket_of(Mixer *m, uint64_t h) { return m->table + (h >> (64 - m->table_bits)) * 2 * BUCKET; }
+/* The first place of a value among the first n of eight, or -1; these are aligned. */
+INLINE int place_of(const uint16_t *values, int n, uint16_t value)
+{
+#ifdef __SSE2__
+    __m128i same = _mm_cmpeq_epi16(_mm_load_si128((const __m128i *)(const void *)values), _mm_set1_epi16((short)value));
+    uint32_t mask = (uint32_t)_mm_movemask_epi8(same) & ((1u << 2 * n) - 1);
+    return mask ? lowest(mask) / 2 : -1;
+#else
+    for (int w = 0; w < n; w++)
+        if (values[w] == value)
+            return w;
+    return -1;
+#endif
+}
+
+INLINE Buckets *buckets_of(Mixer *m, uint64_t h) { return m->buckets + (h >> (64 - m->table_bits)); }
 
 /* The buckets of a new group of levels are on their way. */
 INLINE void approach_group(Mixer *m, Lane *s, const Parts *parts)
@@ -443,7 +466,7 @@ INLINE void approach_group(Mixer *m, Lane *s, const Parts *parts)
     for (uint32_t left = s->with_buckets; left; left &= left - 1) {
         int i = lowest(left);
         s->found[i] = hash(s->context[i], s->node);
-        PREFETCH(bucket_of(m, s->found[i]));
+        PREFETCH(buckets_of(m, s->found[i]));
     }
 }
 
@@ -484,21 +507,6 @@ INLINE Cells *cells_of(Mixer *m, uint64_t h) { return m->cells + (h >> (64 - m->
 
 /* Of a context's cell */
 INLINE uint16_t check_of(uint64_t h) { return (uint16_t)h ? (uint16_t)h : 1; }
-
-/* The place of the cell with that check in its line, or -1 */
-INLINE int find_cell(const Cells *line, uint16_t check)
-{
-#ifdef __SSE2__
-    __m128i same = _mm_cmpeq_epi16(_mm_load_si128((const __m128i *)(const void *)line->check), _mm_set1_epi16((short)check));
-    int mask = _mm_movemask_epi8(same);
-    return mask ? lowest((uint32_t)mask) / 2 : -1;
-#else
-    for (int w = 0; w < CELLS; w++)
-        if (line->check[w] == check)
-            return w;
-    return -1;
-#endif
-}
 
 INLINE void begin_token(Mixer *m, Lane *s, int lane, const Parts *parts)
 {
@@ -594,7 +602,7 @@ INLINE void recall_cells(Mixer *m, Lane *s, const Parts *parts)
     for (int i = 0; i < parts->contexts; i++) {
         Cells *line = cells_of(m, s->context[i]);
         uint16_t check = check_of(s->context[i]);
-        int w = find_cell(line, check);
+        int w = place_of(line->check, CELLS, check);
         if (w < 0) {
             push_cell(line, check);
             w = 0;
@@ -636,26 +644,27 @@ INLINE uint16_t count_below(uint16_t count, int first_side, int second_side, int
     return count & ((first_side == bit ? FIRST_MAX << SECOND_BITS : 0) | (second_side == bit ? SECOND_MAX : 0));
 }
 
-/* The slots of the bucket with that hash, which may have to be made in the place of another */
+/* The slots of the bucket with that hash, which may have to be made in the place of the one that is used least */
 INLINE Slot *find_bucket(Mixer *m, uint64_t h)
 {
-    Slot *a = bucket_of(m, h), *b = a + BUCKET;
-    Slot check = (Slot)h;
-    if (*a != check) {
-        if (*b == check)
-            a = b;
-        else {
-            if ((a[1] & 15) > (b[1] & 15)) {
-                Slot *swap = a;
-                a = b;
-                b = swap;
-            }
-            b[1] -= (b[1] & 15) > 0;
-            memset(a, 0, BUCKET * sizeof *a);
-            *a = check;
+    Buckets *line = buckets_of(m, h);
+    uint16_t check = (uint16_t)h;
+    int w = place_of(line->check, WAYS, check);
+    if (w < 0) {
+        int least = INT32_MAX;
+        for (int v = 0; v < WAYS; v++) {
+            int used = (line->slot[v][0] & 15) * WAYS + v;
+            least = used < least ? used : least;
         }
+        if (check / WAYS % 4 == 0) { /* another one ages now and then */
+            Slot *first = line->slot[check % WAYS];
+            *first -= (*first & 15) > 0;
+        }
+        w = least % WAYS;
+        memset(line->slot[w], 0, sizeof line->slot[w]);
+        line->check[w] = check;
     }
-    return a + 1;
+    return line->slot[w];
 }
 
 /* A lane comes to a new group of levels. */
@@ -677,7 +686,7 @@ INLINE void learn_cells(Mixer *m, Lane *s, const Parts *parts)
     for (uint32_t left = ~s->with_buckets & ((1u << parts->contexts) - 1); left; left &= left - 1) {
         uint64_t h = s->context[lowest(left)];
         Cells *line = cells_of(m, h);
-        int w = find_cell(line, check_of(h));
+        int w = place_of(line->check, CELLS, check_of(h));
         if (w < 0) /* forgotten already */
             continue;
         int count = line->count[w], k = count & SECOND_MAX;
@@ -1059,7 +1068,7 @@ static int mixer_set_up(Mixer *m, const Py_buffer *first)
     const Parts *parts = m->light ? &LIGHT : &FULL;
     for (int j = 0, n = 0; j < parts->sets; n += set_rows(m->n_node, j++))
         m->set_start[j] = n;
-    m->table = zeros(m, (size_t)64 << m->table_bits);
+    m->buckets = zeros(m, sizeof *m->buckets << m->table_bits);
     m->cells = zeros(m, sizeof *m->cells << m->table_bits);
     m->runs = zeros(m, sizeof *m->runs * N_RUN << m->run_bits);
     m->slot_map = zeros(m, first[0].len);
