@@ -209,7 +209,7 @@ def check_of(context: int) -> int:
 
 
 class Run:
-    """The token that came last in a context, and how often in a row; `check` tells contexts of one cell apart."""
+    """The token that came last in a context, and how often in a row; `check` tells contexts of one entry apart."""
 
     def __init__(self) -> None:
         self.check = self.token = self.count = 0
@@ -230,7 +230,7 @@ class Lane:
         self.context: list[int] = []  # hashes
         self.cells: list[Cell] = []  # the contexts', as they were; a token that the node does not cover counts 0
         self.runs: list[Run] = []
-        self.follower = 0  # the cell that learns it
+        self.follower = 0  # the entry that learns it
         self.apm_hash = 0
         self.node = -1  # < 0: ~token
         self.level = 0
@@ -629,9 +629,9 @@ class Mixer:
             h = 0 if e == 0 else lane.number  # short matches stay in their lane
             for r in lane.recent[:need]:
                 h = hash64(h, r)
-            cell = h >> 64 - self.match_bits
-            candidate = self.match_table[e].get(cell, 0)
-            self.match_table[e][cell] = after
+            entry = h >> 64 - self.match_bits
+            candidate = self.match_table[e].get(entry, 0)
+            self.match_table[e][entry] = after
             if candidate == 0 or (match.at >= 0 and match.length >= 16):
                 continue
             length = self._common(candidate, after)

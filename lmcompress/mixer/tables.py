@@ -47,12 +47,16 @@ def _cell_row(side: int, n: int, other: int, k: int, slot: int) -> int:
 
 
 def _settled() -> tuple[np.ndarray, np.ndarray]:
-    slots, rows = np.zeros((2, 2, 64, 16), np.int16), np.zeros((2, 2, 64, 16), np.uint16)
-    for side, other, n, k in np.ndindex(slots.shape):
-        last = slots[side, other, n, k - 1] if k else slots[side, other, n - 1, 0] if n else 0
-        slots[side, other, n, k] = moved(int(last), other if k else side) if n or k else 0
-        rows[side, other, n, k] = _cell_row(side, n, other, k, int(slots[side, other, n, k]))
-    return slots.ravel(), rows.ravel()
+    slots, rows = [], []
+    for side, other in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        first = 0
+        for n in range(CELL_MOST[0] + 1):
+            slot = first = moved(first, side) if n else 0
+            for k in range(CELL_MOST[1] + 1):
+                slot = moved(slot, other) if k else slot
+                slots.append(slot)
+                rows.append(_cell_row(side, n, other, k, slot))
+    return np.array(slots, np.int16), np.array(rows, np.uint16)
 
 
 # of a node's sides on which a cell's tokens lie and their counts, side << 11 | other << 10 | n << 4 | k: a slot that has seen the

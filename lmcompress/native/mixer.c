@@ -156,7 +156,7 @@ typedef struct {
     int32_t stretched[N_SET];
     uint32_t p_set[N_SET], p_mixed, p_corrected;
     uint16_t *apm[N_APM];
-    uint32_t follower;             /* the cell that learns the next token */
+    uint32_t follower;             /* the entry that learns the next token */
     Run *run[N_RUN];
     uint16_t run_check[N_RUN];
     int32_t recent[HISTORY];
@@ -321,7 +321,7 @@ static void read_byte(Text *t, int c, int64_t next)
 }
 
 
-/* The cell that will know the token after next is on its way. */
+/* The entry that will know the token after next is on its way. */
 INLINE void approach_follower(Mixer *m, Lane *s, int lane)
 {
     s->follower = (uint32_t)(hash(hash(lane, s->recent[0]), s->recent[1]) >> (64 - m->follower_bits));
@@ -389,9 +389,9 @@ INLINE void find_matches(Mixer *m, Lane *s, int lane, const Parts *parts)
         int need = e == 0 ? MATCH_LONG : MATCH_SHORT, length = 0;
         if (m->step + 1 < need)
             continue;
-        int64_t *cell = &m->match_table[e][s->match_hash[e]], candidate = *cell;
+        int64_t *entry = &m->match_table[e][s->match_hash[e]], candidate = *entry;
         Match *q = &s->match[e];
-        *cell = next;
+        *entry = next;
         if (candidate == 0 || (q->at >= 0 && q->length >= 16))
             continue;
         while (length < MATCH_MAX) {
