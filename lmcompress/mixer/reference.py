@@ -439,8 +439,10 @@ class Mixer:
     def _learn_cells(self, lane: Lane) -> None:
         token = ~lane.node
         for context, recalled in zip(lane.context, lane.cells, strict=True):
+            if recalled.many:
+                continue
             line, w = self._find_cell(context)
-            if recalled.many or w < 0 or line[w].many:  # w < 0: forgotten already; another lane may have come first
+            if w < 0 or line[w].many:  # forgotten already, or another lane has come first
                 continue
             cell = line[w]
             if cell.n == 0 or token == cell.first:
