@@ -23,7 +23,7 @@ from benchmarks.measure import circumstances
 from benchmarks.results import Record
 from lmcompress import methods, predictor
 from lmcompress.bits import Reader
-from lmcompress.codec import MAX_LANES, head
+from lmcompress.codec import head
 from lmcompress.coder import Decoder, Encoder, _native
 from lmcompress.stream import BLOCK_SIZE
 
@@ -172,8 +172,7 @@ def measured(path: Path, level: int, threads: int, limit: int, repeats: int) -> 
     data = path.read_bytes()[: min(limit, BLOCK_SIZE)]
     codec: Any = methods.load_for_writing(level, None, threads).codec
     reader = Reader(codec.encode(data)[1])
-    _, tokens = head(reader, len(data))
-    lanes = reader.varint(MAX_LANES)
+    _, tokens, lanes, _ = head(reader, len(data), codec.vocabulary.trees)
     archive = lmcompress.compress(data, level, threads=threads)
     if lmcompress.decompress(archive, threads=threads) != data:
         raise AssertionError(f"{path} does not round-trip")

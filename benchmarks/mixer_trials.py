@@ -28,8 +28,7 @@ from lmcompress.codec import layout, spans
 from lmcompress.distribution import Distribution
 from lmcompress.engine import native as engine
 from lmcompress.mixer import native as mixer
-from lmcompress.predictor import NetworkAlone
-from lmcompress.tree import Tree
+from lmcompress.predictor import NetworkAlone, Vocabulary
 
 PART = 256  # positions whose distributions are held at a time
 MODULE = """
@@ -106,7 +105,7 @@ def main() -> None:
     parser.add_argument("--variant", type=Path, help="another mixer.c")
     arguments = parser.parse_args()
     model = modelfile.load(arguments.model)
-    tree = Tree(model.depths)
+    vocabulary = Vocabulary(model)
     network = None if arguments.no_network else engine.Engine(model, 1)
     if arguments.cache:
         arguments.cache.mkdir(parents=True, exist_ok=True)
@@ -114,6 +113,7 @@ def main() -> None:
     for file in arguments.files:
         data = file.read_bytes()
         tokens = model.tokenizer.encode(data).astype(np.int32)
+        tree = vocabulary.tree(vocabulary.nearest(tokens))
         lanes, counts = layout(tokens, min(arguments.lanes, len(tokens)))
         previous = np.concatenate([np.full((len(lanes), 1), model.start, np.int32), lanes[:, :-1]], axis=1)
         known = outputs(network, model.digest, previous, arguments.cache) if network else None

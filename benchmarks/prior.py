@@ -52,7 +52,7 @@ def learn(model: Model, documents: Sequence[bytes], light: bool, network: bool) 
     """An entry of prior.json."""
     vocabulary = Vocabulary(model)
     parts = prior.LIGHT if light else prior.FULL
-    first = known = ignorant(parts, vocabulary.tree.vocab_size)
+    first = known = ignorant(parts, model.config.vocab_size)
     runner, n_features = engine.Engine(model, 1), model.config.d_model if network else 0
     for document in documents:
         tokens = layout(vocabulary.tokenizer.encode(document).astype(np.int32), 1)[0]
@@ -60,14 +60,15 @@ def learn(model: Model, documents: Sequence[bytes], light: bool, network: bool) 
             *(_younger(known.slot_map), _younger(known.guess_map), known.weights, known.final_weights)
         )
         pieces = vocabulary.tokenizer.pieces
-        mixer = native.Mixer(vocabulary.tree, pieces, TABLES, 1, tokens.size, light, n_features, start)
+        tree = vocabulary.tree(vocabulary.nearest(tokens[0]))
+        mixer = native.Mixer(tree, pieces, TABLES, 1, tokens.size, light, n_features, start)
         if network:
             previous = np.concatenate([[[vocabulary.start]], tokens[:, :-1]], axis=1).astype(np.int32)
             mixer.encode(runner.distribution(runner.start(1), previous), tokens)
         else:
             mixer.encode(None, tokens)
         known = mixer.learned()
-    return prior.summary(known, light, first, vocabulary.tree.vocab_size)
+    return prior.summary(known, light, first, model.config.vocab_size)
 
 
 def _younger(statistics: np.ndarray) -> np.ndarray:

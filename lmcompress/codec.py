@@ -3,9 +3,9 @@
 Knows: how tokens are laid out in lanes, the order of decisions, what a payload begins with. Does not know: archives,
 how probabilities come about, what forms there are, how one chooses.
 
-Payload: varint number of tokens, varint number of lanes, then the range coder's bytes; before these a 0 and a byte for the
-form where the content is not the tokens' text itself (forms.py). A block of no bytes has an empty payload. Lane l of L has
-its share of the tokens in order; the first (tokens mod L) lanes have one more. Decoding reads one decision for each lane at
+Payload: varint number of tokens, varint number of lanes times that of the model's trees plus the number of the tree in
+use, then the range coder's bytes; before these a 0 and a byte for the form where the content is not the tokens' text itself
+(forms.py). A block of no bytes has an empty payload. Lane l of L has its share of the tokens in order; the first (tokens mod L) lanes have one more. Decoding reads one decision for each lane at
 each level of the tree; docs/FORMAT.md has the order in words.
 """
 
@@ -34,7 +34,7 @@ WORK = 8 << 20  # bytes in which network and mixer work
 STEPS = 64  # between two reports of progress
 LEARNED_UNIT = 1 << 18  # of lanes without the network, at least
 NETWORK, LIGHT = 1, 2  # flags of the codec parameters
-VERSION = 3 << 2  # of the mixer's arithmetic, above the flags; any other integer that it gives is a new one
+VERSION = 4 << 2  # of the mixer's arithmetic, above the flags; any other integer that it gives is a new one
 
 
 def pack(config: CodecConfig) -> bytes:
@@ -118,13 +118,13 @@ class Codec:
         tokens = encode(text, way.alone).astype(np.int32)
         if len(tokens) > len(data):
             form, tokens = forms.PLAIN, encode(data, way.alone).astype(np.int32)
-        n_tokens = len(tokens)
+        n_tokens, tree = len(tokens), self.vocabulary.nearest(tokens)
         n_lanes = most_lanes(self._with(way.network), len(data), n_tokens)
         lanes, counts = layout(tokens, n_lanes)
         started = np.insert(lanes, 0, self.vocabulary.start, axis=1)
         previous, lanes = started[:, :-1], started[:, 1:]
         del tokens  # `started` alone is kept: either is as large as the block
-        predictor = Predictor(self.engines, self.vocabulary, n_lanes, n_tokens, threads, way.network)
+        predictor = Predictor(self.engines, self.vocabulary, tree, n_lanes, n_tokens, threads, way.network)
         coder = Encoder(self.engines.coder)
         for start, stop, m in spans(counts):
             for i, (k, bits) in enumerate(predictor.encode(previous[:m, start:stop], lanes[:m, start:stop])):
@@ -134,7 +134,7 @@ class Codec:
         written = Writer()
         if form != forms.PLAIN:
             written.varint(0).put(bytes([form]))
-        return bytes(written.varint(n_tokens).varint(n_lanes).put(coder.finish()))
+        return bytes(written.varint(n_tokens).varint(n_lanes * self.vocabulary.trees + tree).put(coder.finish()))
 
     def decode(
         self, payload: bytes, raw_size: int, learned: bool = False, progress: Progress | None = None, threads: int = 0
@@ -149,24 +149,30 @@ class Codec:
                 raise CorruptError("an empty block has a payload")
             return b""
         reader = Reader(payload)
-        form, n_tokens = head(reader, raw_size)
-        n_lanes = reader.varint(most_lanes(config, raw_size, n_tokens))
-        if n_lanes == 0:
-            raise CorruptError("a block without tokens or lanes")
+        form, n_tokens, n_lanes, tree = head(reader, raw_size, self.vocabulary.trees)
+        if not 1 <= n_lanes <= most_lanes(config, raw_size, n_tokens):
+            raise CorruptError("a block without lanes, or with more than it can have")
         coder = Decoder(reader.take(reader.remaining), self.engines.coder)
         # mixer, network and lanes go before the text comes
-        tokens = tokens_of(*self._decode_lanes(coder, config, n_lanes, n_tokens, progress, threads))
+        tokens = tokens_of(*self._decode_lanes(coder, config, tree, n_lanes, n_tokens, progress, threads))
         tokenizer = self.vocabulary.tokenizer
         if tokenizer.size(tokens) > forms.GROWTH * raw_size:
             raise CorruptError("a block's tokens have more text than its size allows")
         return forms.to_data(form, tokenizer.decode(tokens), raw_size)
 
     def _decode_lanes(
-        self, coder: Decoder, config: CodecConfig, n_lanes: int, n_tokens: int, progress: Progress | None, threads: int
+        self,
+        coder: Decoder,
+        config: CodecConfig,
+        tree: int,
+        n_lanes: int,
+        n_tokens: int,
+        progress: Progress | None,
+        threads: int,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The lanes and counts that layout() gave. Raises CorruptError."""
         lanes, counts = layout(np.zeros(n_tokens, np.int32), n_lanes)
-        predictor = Predictor(self.engines, self.vocabulary, n_lanes, n_tokens, threads, config.network)
+        predictor = Predictor(self.engines, self.vocabulary, tree, n_lanes, n_tokens, threads, config.network)
         previous = np.full(n_lanes, self.vocabulary.start, np.int32)
         for start, stop, m in spans(counts):
             for first in range(start, stop, STEPS):
@@ -188,15 +194,16 @@ class Codec:
         return memory(self.config, self.engines.model, raw_size)
 
 
-def head(reader: Reader, raw_size: int) -> tuple[int, int]:
-    """The form and the number of tokens that a payload begins with. Raises CorruptError."""
+def head(reader: Reader, raw_size: int, trees: int) -> tuple[int, int, int, int]:
+    """What a payload begins with: the form, the number of tokens, that of lanes (unchecked), which of the model's trees is in
+    use. Raises CorruptError."""
     n_tokens, form = reader.varint(raw_size), forms.PLAIN
     if n_tokens == 0:
         (form,) = reader.take(1)
-        if form == forms.PLAIN:
-            raise CorruptError("a block without tokens")
-        n_tokens = reader.varint(raw_size)
-    return form, n_tokens
+        n_tokens = 0 if form == forms.PLAIN else reader.varint(raw_size)
+    if n_tokens == 0:
+        raise CorruptError("a block without tokens")
+    return form, n_tokens, *divmod(reader.varint((MAX_LANES + 1) * trees - 1), trees)
 
 
 def _tell(progress: Progress, done: int, of: int, share: float) -> None:

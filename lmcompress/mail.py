@@ -13,7 +13,7 @@ LF; with CRLF added, in CR LF; with q = 0 in no line of its own.
 from __future__ import annotations
 
 import re
-from bisect import bisect
+from bisect import bisect, bisect_left
 from collections.abc import Iterator
 
 from lmcompress import base64lines, charsets
@@ -40,8 +40,9 @@ _ABOVE = re.compile(rb"[\x80-\xff]+")
 _POINTS = re.compile(  # characters beyond ASCII in quoted-printable
     rb"(?:=(?:C[2-9A-F]|D[0-9A-F])=[89AB][0-9A-F]|=E[0-9A-F](?:=[89AB][0-9A-F]){2}|=F[0-4](?:=[89AB][0-9A-F]){3})+"
 )
+_QUOTED = re.compile(rb"=(?:\r?\n|[C-F][0-9A-F]=[89AB])")  # the same, or a soft break
 _OCTETS = re.compile(rb"(?:=[89A-F][0-9A-F])+")
-_NAMED = re.compile(rb"(?i)charset\s*=\s*\"?([a-z0-9_-]+)")
+_NAMED = re.compile(rb"charset\s*=\s*\"?([a-z0-9_-]+)")
 _CODED_LINES = re.compile(base64lines.LINES)
 _CODED_WORD = re.compile(rb"(=\?([A-Za-z0-9_-]{1,40})\?[Bb]\?)(%b{3,}={0,2})(?=\?=)" % LETTERS)
 _MARK_OF_BREAK = re.compile(b"(" + BREAK + b"|" + JOIN + b")")
@@ -65,7 +66,7 @@ def to_text(data: bytes) -> bytes:
     """A text that to_data() makes `data` of, where no mark stood in it; `data` itself where nothing is coded."""
     if not any(trace.search(data) for trace in _TRACES):
         return data
-    named = [(name.start(), _set(name[1])) for name in _NAMED.finditer(data)]
+    named = [(name.start(), _set(name[1])) for name in _NAMED.finditer(data.lower())]
     places = [place for place, _ in named]
 
     def of_lines(run: re.Match[bytes]) -> bytes:
@@ -74,7 +75,7 @@ def to_text(data: bytes) -> bytes:
 
     text = _CODED_LINES.sub(of_lines, data)
     text = _CODED_WORD.sub(lambda word: word[1] + (_decoded(word[3], 0, b"", _set(word[2])) or word[3]), text)
-    return b"".join(_of_quoted(_LINE.findall(text)))
+    return b"".join(_of_quoted(text))
 
 
 def to_data(text: bytes, size: int) -> bytes:
@@ -168,26 +169,36 @@ def _of_lines(run: bytes, charset: int) -> bytes:
     return (_decoded(coded, length, end, charset) or coded) + b"\n".join(lines[used:])
 
 
-def _of_quoted(lines: list[bytes]) -> Iterator[bytes]:
-    """Lines with those in quoted-printable, joined over their soft breaks, as what they stand for."""
-    state, latest, named, i = (0, 0), USUAL, 0, 0
-    while i < len(lines):
-        j = i
-        while j < len(lines) - 1 and lines[j].endswith((b"=\n", b"=\r\n")):
-            j += 1
-        if name := _NAMED.search(lines[i]):
+def _of_quoted(content: bytes) -> Iterator[bytes]:
+    """Content with its lines in quoted-printable, joined over their soft breaks, as what they stand for."""
+    state, latest, named, at = (0, 0), USUAL, 0, 0
+    found = (*_NAMED.finditer(content.lower()), *_QUOTED.finditer(content))
+    notes = [*sorted(note.start() for note in found), len(content)]
+    while at < len(content):
+        if state == (0, 0) and not named:  # so it stays as far as a line that names a set, or looks quoted
+            note = notes[bisect_left(notes, at)]
+            start = max(at, content.rfind(b"\n", at, note) + 1) if note < len(content) else note
+            yield content[at:start]
+            at = start
+            if at == len(content):
+                break
+        lines = [_line(content, at)]
+        at += len(lines[0])
+        while lines[-1].endswith((b"=\n", b"=\r\n")) and at < len(content):
+            lines.append(_line(content, at))
+            at += len(lines[-1])
+        if name := _NAMED.search(lines[0].lower()):
             named = _set(name[1])
-        if j > i or (_OCTETS if named else _POINTS).search(lines[i]):
-            text, latest, charset = _unquoted(lines[i : j + 1], latest, named)
+        if len(lines) > 1 or (_OCTETS if named else _POINTS).search(lines[0]):
+            text, latest, charset = _unquoted(lines, latest, named)
             if text:
                 charset = state[1] if charset is None else charset
                 if state != (latest, charset):
                     state = latest, charset
                     yield _turn(*state)
                 yield text
-                i = j + 1
                 continue
-        for line in lines[i : j + 1]:
+        for line in lines:
             if line.isascii():
                 if state[0] and len(line) - len(end_of(line)) > state[0]:
                     state = 0, state[1]
@@ -200,7 +211,10 @@ def _of_quoted(lines: list[bytes]) -> Iterator[bytes]:
                     yield _turn(*state)
                 line = text
             yield line
-        i = j + 1
+
+
+def _line(content: bytes, at: int) -> bytes:
+    return content[at : content.find(b"\n", at) + 1 or len(content)]
 
 
 def _turn(limit: int, charset: int) -> bytes:

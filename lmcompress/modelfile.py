@@ -2,8 +2,8 @@
 
 Knows: the file's layout, the bounds that weights must keep. Does not know: arithmetic, archives.
 
-Layout: MAGIC, uint32 length of the header, the header (JSON: name, arithmetic, config, card), one zstd frame with every
-array in the order of `_shapes`, little-endian, row by row, and the SHA-256 of everything before it, which is the model's
+Layout: MAGIC, uint32 length of the header, the header (JSON: name, arithmetic, config, trees, card), one zstd frame with
+vocabulary, trees and every array in the order of `_shapes`, little-endian, row by row, and the SHA-256 of everything before it, which is the model's
 id. zstd's Huffman stage is within 1 % of an arithmetic coder on such weights (docs/LOG.md) and loads in milliseconds.
 """
 
@@ -32,6 +32,7 @@ SINGLES = {bytes([i]) for i in range(256)}  # pieces of every vocabulary, so tha
 SHIPPED = Path(__file__).parent / "models"
 SUFFIX = ".lmm"
 MAX_FILE = 1 << 30
+MAX_TREES = 64
 DIGEST_SIZE = 32
 
 
@@ -61,7 +62,7 @@ class Model:
     name: str
     config: ModelConfig
     tokenizer: Tokenizer
-    depths: np.ndarray  # uint8 [V]: the tree over the vocabulary (tree.py)
+    depths: np.ndarray  # uint8 [K, V]: trees over the vocabulary (tree.py), K of them, for as many kinds of text
     embed: np.ndarray  # int8 [V, d]
     layers: tuple[Layer, ...]
     head: np.ndarray  # int8 [V, d]
@@ -130,7 +131,13 @@ def dumps(model: Model) -> bytes:
             raise ValueError(f"{name} is {array.shape}, not {shape}")
         parts.append(array.astype(dtype).tobytes())
     header = json.dumps(
-        {"name": model.name, "arithmetic": ARITHMETIC, "config": asdict(model.config), "card": model.card}
+        {
+            "name": model.name,
+            "arithmetic": ARITHMETIC,
+            "config": asdict(model.config),
+            "trees": len(model.depths),
+            "card": model.card,
+        }
     ).encode()
     body = zstandard.ZstdCompressor(level=3).compress(b"".join(parts))
     content = MAGIC + struct.pack("<I", len(header)) + header + body
@@ -151,24 +158,27 @@ def loads(data: bytes) -> Model:
     try:
         header = json.loads(data[len(MAGIC) + 4 : begin])
         arithmetic, config, name = header["arithmetic"], ModelConfig(**header["config"]), str(header["name"])
+        trees = header.get("trees", 1)
         if arithmetic != ARITHMETIC:
             raise UnsupportedError(f"model {name} needs arithmetic {arithmetic}; this is {ARITHMETIC}")
         _check_config(config)
+        if not (isinstance(trees, int) and 1 <= trees <= MAX_TREES):
+            raise CorruptError("damaged model file: trees")
         V = config.vocab_size
         shapes = _shapes(config)
         arrays_size = sum(np.dtype(t).itemsize * int(np.prod(s)) for _, t, s in shapes)
-        limit = arrays_size + V * (MAX_PIECE + 4)
+        limit = arrays_size + V * (MAX_PIECE + 3 + trees)
         body = zstandard.ZstdDecompressor().stream_reader(data[begin:]).read(limit + 1)
         lengths = np.frombuffer(body, np.uint8, V)
         text = body[V : V + int(lengths.sum())]
         offset = V + len(text)
-        if len(body) != offset + 3 * V + arrays_size or lengths.min() < 1 or lengths.max() > MAX_PIECE:
+        if len(body) != offset + (2 + trees) * V + arrays_size or lengths.min() < 1 or lengths.max() > MAX_PIECE:
             raise CorruptError("the model's arrays have the wrong size")
         ends = np.cumsum(lengths, dtype=np.int64)
         pieces = tuple(text[e - n : e] for e, n in zip(ends.tolist(), lengths.tolist(), strict=True))
         costs = tuple(np.frombuffer(body, "<u2", V, offset).tolist())
-        depths = np.frombuffer(body, np.uint8, V, offset + 2 * V)
-        offset += 3 * V
+        depths = np.frombuffer(body, np.uint8, trees * V, offset + 2 * V).reshape(trees, V)
+        offset += (2 + trees) * V
         fields: dict[str, list[np.ndarray]] = {}
         for field_name, dtype, shape in shapes:
             array = np.frombuffer(body, dtype, int(np.prod(shape)), offset).reshape(shape)

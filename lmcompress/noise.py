@@ -21,7 +21,7 @@ VARIED = 190  # different bytes in 512 of noise, at least (it has about 221, pro
 SHORTEST = 1024  # letters of base64
 
 _BASE64 = re.compile(base64lines.LINES + rb"|(?<!%b)%b{%d,}={0,2}" % (LETTERS, LETTERS, SHORTEST))
-
+_AS_A = re.sub(rb"(?s)%b|[=\r\n]|(.)" % LETTERS, lambda byte: b" " if byte[1] else b"A", bytes(range(256)))
 
 Place = tuple[int, int, int | None, bool, bytes]  # where it begins and ends in a content, line, crlf, the noise
 
@@ -127,7 +127,7 @@ def _as_it_is(content: bytes) -> list[Place]:
 
 def _in_base64(content: bytes) -> list[Place]:
     result: list[Place] = []
-    if all(b" " in content[i : i + STEP] for i in range(0, len(content), STEP)):
+    if b"A" * SHORTEST not in content.translate(_AS_A):  # much faster than the search below
         return result
     for run in _BASE64.finditer(content):
         if len(run[0]) < SHORTEST:

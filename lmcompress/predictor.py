@@ -28,17 +28,29 @@ DECODED = 16384  # (lane, step) pairs that are decoded in one call where there i
 
 
 class Vocabulary:
-    """What codec and predictor need to know of symbols: the tokenizer, the tree, the symbol before a lane's first. Raises
-    CorruptError for a model whose depths are no tree's."""
+    """What codec and predictor need to know of symbols: the tokenizer, the trees, the symbol before a lane's first."""
 
     def __init__(self, model: Model | None) -> None:
         self.tokenizer: Tokenizer = byte_tokenizer() if model is None else model.tokenizer
-        try:
-            self.tree = Tree(np.full(256, 8, np.uint8) if model is None else model.depths)
-        except ValueError as error:
-            raise CorruptError(f"damaged model: {error}") from None
+        self.depths = np.full((1, 256), 8, np.uint8) if model is None else model.depths  # [K, V]
+        self.trees = len(self.depths)
+        self._known: dict[int, Tree] = {}
         self.start = 0 if model is None else model.start
         self.alone = model is not None and model.alone  # what the network has read is cut so
+
+    def tree(self, i: int) -> Tree:
+        """The tree of that number. Raises CorruptError where the model's depths are no tree's."""
+        try:
+            if i not in self._known:
+                self._known[i] = Tree(self.depths[i])
+            return self._known[i]
+        except ValueError as error:
+            raise CorruptError(f"damaged model: {error}") from None
+
+    def nearest(self, tokens: np.ndarray) -> int:
+        """The number of the tree in which tokens, int [n], have the shortest paths."""
+        counts = np.bincount(tokens, minlength=self.depths.shape[1])
+        return int(np.argmin(self.depths @ counts))
 
 
 class Engines:
@@ -124,21 +136,22 @@ class Predictor:
         self,
         engines: Engines,
         vocabulary: Vocabulary,
+        tree: int,
         n_lanes: int,
         n_tokens: int,
         threads: int = 0,
         network: bool = True,
     ) -> None:
-        """threads: of the network's steps; 0 for as many as `engines` has. network: False for the mixer alone."""
+        """tree: the number of one of the vocabulary's; threads: of the network's steps; 0 for as many as `engines` has. network: False for the mixer alone."""
         self.network = engines.network if network else None
         self.state = self.network.start(n_lanes, threads) if self.network else None
         if engines.mixer is None:
             if self.network is None:
                 raise ValueError("neither a network nor a mixer: nothing to predict with")
-            self.mixer: Any = NetworkAlone(vocabulary.tree)
+            self.mixer: Any = NetworkAlone(vocabulary.tree(tree))
         else:
             self.mixer = engines.mixer(
-                vocabulary.tree,
+                vocabulary.tree(tree),
                 vocabulary.tokenizer.pieces,
                 engines.config.mixer_bits,
                 n_lanes,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from lmcompress.bits import Reader, Writer
 from lmcompress.errors import CorruptError
@@ -261,22 +261,27 @@ def _again(places: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def _common_start(a: bytes, i: int, b: bytes, j: int, most: int) -> int:
     """Bytes, at most so many, that are the same in `a` from `i` on and in `b` from `j` on."""
     same, step = 0, WINDOW
-    while step and same < most:
+    while same < most:
         step = min(step, most - same)
-        if a[i + same : i + same + step] == b[j + same : j + same + step]:
-            same, step = same + step, 2 * step
-        else:
-            step //= 2
+        x, y = a[i + same : i + same + step], b[j + same : j + same + step]
+        if x != y:
+            return same + step - _different(x, y, "big")
+        same, step = same + step, 2 * step
     return same
 
 
 def _common_end(a: bytes, i: int, b: bytes, j: int, most: int) -> int:
     """Bytes, at most so many, that are the same in `a` before `i` and in `b` before `j`."""
     same, step = 0, WINDOW
-    while step and same < most:
+    while same < most:
         step = min(step, most - same)
-        if a[i - same - step : i - same] == b[j - same - step : j - same]:
-            same, step = same + step, 2 * step
-        else:
-            step //= 2
+        x, y = a[i - same - step : i - same], b[j - same - step : j - same]
+        if x != y:
+            return same + step - _different(x, y, "little")
+        same, step = same + step, 2 * step
     return same
+
+
+def _different(x: bytes, y: bytes, order: Literal["big", "little"]) -> int:
+    """Bytes from the first difference on, of numbers in that byte order: the highest byte is the first."""
+    return ((int.from_bytes(x, order) ^ int.from_bytes(y, order)).bit_length() + 7) // 8

@@ -1,4 +1,4 @@
-"""The binary tree over the vocabulary by which a token is coded, and the order of ids that makes it a good one.
+"""A binary tree over the vocabulary by which a token is coded, and the order of ids that makes it a good one.
 
 Knows: weights of symbols, their bytes. Does not know: probabilities of a text, models, files.
 The tree is alphabetic (its leaves, left to right, are ids 0, 1, ..., V-1), so the depths of the leaves determine it.
@@ -21,34 +21,23 @@ class Tree:
     def __init__(self, depths: np.ndarray) -> None:
         self.depths = np.asarray(depths, np.uint8)
         V = len(self.depths)
-        if V < 2 or int(self.depths.max()) > MAX_DEPTH:
+        if V < 2 or not 1 <= int(self.depths.min()) <= int(self.depths.max()) <= MAX_DEPTH:
             raise ValueError(f"a tree has two leaves or more, none deeper than {MAX_DEPTH}")
-        self.left, self.right, self.lo, self.mid, self.hi = (np.zeros(V - 1, np.int32) for _ in range(5))
-        # open nodes above the next leaf, root first; each still lacks its right child, the last maybe its left one
-        path: list[int] = []
-        count = 0
-        for leaf, depth in enumerate(self.depths.tolist()):
-            child = ~leaf
-            if leaf:  # this leaf, or a new node above it, is the right child of the deepest open node
-                if not path or depth < len(path):
-                    raise ValueError("the depths are not those of a tree")
-                self.mid[path[-1]] = leaf
-            for level in range(len(path), depth):
-                if count == V - 1:
-                    raise ValueError("the depths are not those of a tree")
-                if leaf or level:
-                    parent = path[-1]
-                    (self.right if self.mid[parent] else self.left)[parent] = count
-                self.lo[count] = leaf
-                path.append(count)
-                count += 1
-            if not path:
-                raise ValueError("the depths are not those of a tree")
-            (self.right if self.mid[path[-1]] else self.left)[path[-1]] = child
-            while path and self.mid[path[-1]]:
-                self.hi[path.pop()] = leaf + 1
-        if path or count != V - 1:
+        # a node of depth d is one of 2^d equal parts of the numbers below 2^MAX_DEPTH
+        width = 1 << (MAX_DEPTH - self.depths.astype(np.int64))
+        edge = np.concatenate([[0], np.cumsum(width)])
+        if edge[-1] != 1 << MAX_DEPTH or (edge[:-1] & width - 1).any():
             raise ValueError("the depths are not those of a tree")
+        mid = np.arange(1, V)  # each of which is the middle of one node: half its width is the lowest bit set there
+        half = edge[mid] & -edge[mid]
+        start = edge[mid] - half
+        order = np.lexsort((-half, start))
+        mid, half, start = mid[order], half[order], start[order]
+        lo, hi = np.searchsorted(edge, start), np.searchsorted(edge, start + 2 * half)
+        node = np.arange(V - 1)
+        self.left = np.where(mid - lo == 1, ~lo, node + 1).astype(np.int32)
+        self.right = np.where(hi - mid == 1, ~mid, node + mid - lo).astype(np.int32)
+        self.lo, self.mid, self.hi = lo.astype(np.int32), mid.astype(np.int32), hi.astype(np.int32)
 
     @property
     def vocab_size(self) -> int:

@@ -127,7 +127,7 @@ def forge(data: bytearray, rng: random.Random) -> None:
             numbers = (
                 Writer()
                 .varint(rng.choice([1, raw_size, rng.randrange(2 * raw_size + 1)]))
-                .varint(rng.choice([0, 1, 4, 5, 300]))
+                .varint(rng.choice([0, 1, 4, 5, 16, 31, 80, 300, 4800]))
             )
             payload = numbers.data + rng.randbytes(rng.randrange(2 * raw_size + 1))
         else:

@@ -47,7 +47,9 @@ def random_model(config: ModelConfig = TINY, seed: int = 0) -> Model:
     tokenizer = Tokenizer(tuple(pieces), (512,) * V) if V > 256 else byte_tokenizer()
     depth = int(np.log2(V))
     short = 2 ** (depth + 1) - V  # leaves of a tree as balanced as can be
-    depths = np.array([depth] * short + [depth + 1] * (V - short), np.uint8)
+    depths = np.array(
+        [[depth] * short + [depth + 1] * (V - short), [depth + 1] * (V - short) + [depth] * short], np.uint8
+    )
     embed = rng.integers(-127, 128, (V, d)).astype(np.int8)
     model = Model("random", config, tokenizer, depths, embed, layers, matrix(V, d), scale(V, 0.05), gain(d))
     return loads(dumps(model))

@@ -96,7 +96,7 @@ def test_the_smallest_of_a_texts_ways(text: bytes, ways: list[Way]) -> None:
     assert len(payload) <= (choice.WORTH if learned else 1) * min(sizes.values())
     assert codec.decode(payload, len(text), learned) == text
     tokens = codec.vocabulary.tokenizer.encode(text, chosen.alone)
-    assert head(Reader(payload), len(text)) == (forms.PLAIN, len(tokens))
+    assert head(Reader(payload), len(text), codec.vocabulary.trees)[:2] == (forms.PLAIN, len(tokens))
     assert told == sorted(told) and max(told) < 1
     alone = Codec(modelfile.load("fast"), CodecConfig(1024, 16, network=False))
     learned, payload = alone.encode(text)
@@ -108,7 +108,7 @@ def test_a_network_gets_text_cut_as_what_it_has_read() -> None:
     for card in ({}, {"recipe": {"alone": True}}):
         codec = Codec(dataclasses.replace(fast, card=card), CodecConfig(1024, 0))
         learned, payload = codec.encode(b"1998 " * 9)
-        form, n_tokens = head(Reader(payload), 45)
+        form, n_tokens, *_ = head(Reader(payload), 45, len(fast.depths))
         assert form == forms.PLAIN and (n_tokens == 45 if card else n_tokens < 25)
         assert codec.decode(payload, 45, learned) == b"1998 " * 9
 
@@ -125,8 +125,8 @@ def test_a_block_without_its_network_is_the_same_on_every_engine() -> None:
 
 def test_a_block_without_its_network_has_long_lanes() -> None:
     codec = Codec(MODEL, CodecConfig(1024, 16))
-    payload = bytes(Writer().varint(2000).varint(2)) + bytes(900)
-    with pytest.raises(CorruptError, match="above its limit of 1$"):
+    payload = bytes(Writer().varint(2000).varint(2 * len(MODEL.depths))) + bytes(900)
+    with pytest.raises(CorruptError, match="more than it can have"):
         codec.decode(payload, 1 << 19, True)
     assert codec._with(False) == CodecConfig(1 << 18, 16, False)
     assert Codec(MODEL, CodecConfig(1 << 20, 16))._with(False) == CodecConfig(1 << 20, 16, False)
@@ -180,10 +180,26 @@ def test_the_network_alone_codes_its_own_shares() -> None:
     assert np.allclose(share, weights / weights.sum(), rtol=2e-3)
 
 
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_text_goes_by_the_tree_in_which_its_paths_are_short(config: CodecConfig) -> None:
+    low = np.full(512, 10, np.uint8)
+    low[:128], low[128:256] = 8, 9  # half of a tree, a quarter, and what is left of it
+    model = dataclasses.replace(MODEL, depths=np.array([low[::-1], low]))
+    codecs = [Codec(model, config, engine=engine) for engine in ENGINES]
+    for token, tree in ((511, 0), (46, 1)):
+        text = model.tokenizer.pieces[token] * 40
+        assert codecs[0].vocabulary.nearest(np.full(40, token)) == tree
+        payloads = {codec.encode(text) for codec in codecs}
+        assert len(payloads) == 1
+        ((learned, payload),) = payloads
+        assert head(Reader(payload), len(text), 2)[2:] == (1, tree)
+        assert {codec.decode(payload, len(text), learned) for codec in codecs} == {text}
+
+
 def test_a_model_whose_depths_are_no_tree_is_refused() -> None:
-    for depths in (np.zeros(512, np.uint8), np.full(512, 200, np.uint8), np.full(512, 8, np.uint8)):
+    for depth in (0, 200, 8):
         with pytest.raises(CorruptError):
-            Codec(dataclasses.replace(MODEL, depths=depths), CONFIGS[1])
+            Codec(dataclasses.replace(MODEL, depths=np.full((1, 512), depth, np.uint8)), CONFIGS[1]).encode(TEXT)
 
 
 @pytest.mark.usefixtures("network_used")
@@ -235,8 +251,8 @@ def test_parameters_come_back(config: CodecConfig) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        *(b"", b"\x0e\x16", b"\x05\x16\x0d", b"\x0e\x28\x0d", b"\x0e\x00\x0c", b"\x0e\x00\x0f"),
-        *(b"\x0e\x16\x01", b"\x0e\x16\x09", b"\x0e\x16\x11"),  # another version of the mixer
+        *(b"", b"\x0e\x16", b"\x05\x16\x11", b"\x0e\x28\x11", b"\x0e\x00\x10", b"\x0e\x00\x13"),
+        *(b"\x0e\x16\x01", b"\x0e\x16\x0d", b"\x0e\x16\x15"),  # another version of the mixer
     ],
 )
 def test_unknown_parameters_are_refused(data: bytes) -> None:

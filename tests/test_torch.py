@@ -59,7 +59,7 @@ def test_export_gives_the_integers_of_the_quantized_forward_pass() -> None:
     ids = torch.randint(0, 256, (3, 60))
     model.calibrate(ids)
     order = np.random.default_rng(0).permutation(256)
-    exported = loads(dumps(export(model, byte_tokenizer(), order, np.full(256, 8), "test", {})))
+    exported = loads(dumps(export(model, byte_tokenizer(), order, np.full((1, 256), 8), "test", {})))
     with torch.no_grad():
         logits = (model(ids, quantized=True) * (LOG2 / math.log(2))).round().numpy()
     engine = reference.Engine(exported)
@@ -74,10 +74,10 @@ def test_a_models_integers_give_float_weights_to_train_on() -> None:
     ids = torch.randint(0, 256, (3, 60))
     model.calibrate(ids)
     order = np.arange(256)
-    exported = export(model, byte_tokenizer(), order, np.full(256, 8), "test", {})
+    exported = export(model, byte_tokenizer(), order, np.full((1, 256), 8), "test", {})
     restored = toy_transformer(0.1)
     restored.load_state_dict(restore(exported))
-    again = export(restored, byte_tokenizer(), order, np.full(256, 8), "test", {})
+    again = export(restored, byte_tokenizer(), order, np.full((1, 256), 8), "test", {})
     for old, new in zip((exported, *exported.layers), (again, *again.layers), strict=True):
         for name, array in vars(old).items():
             if isinstance(array, np.ndarray):

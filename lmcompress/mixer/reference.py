@@ -38,6 +38,7 @@ LEARN_FLOOR, LEARN_EXTRA = 16, 100
 CORRECTION_FLOOR, CORRECTION_EXTRA = 512, 512000  # of its rate
 CORRECTION_SHIFT, CORRECTION_SEEN = 3, 65535
 FIRST_DECISIONS = 4096  # as many as if they were made: the rate of learning starts lower
+SURE = 1 << 11  # of 2^24: a decision that had less against it teaches nothing
 UNIT = 65536
 ONE = 1 << 13  # of a weight
 MASK = (1 << 64) - 1
@@ -557,17 +558,26 @@ class Mixer:
 
     def _update(self, lane: Lane, bit: int) -> None:
         mid = int(self.tree.mid[lane.node])
+        if ((1 << 24) - lane.p_mixed if bit else lane.p_mixed) >= SURE:
+            self._learn(lane, bit, mid)
+        for cell in lane.cells:
+            cell.n *= int(bit == (cell.first >= mid))  # a token on the other side says nothing below
+            cell.k *= int(bit == (cell.second >= mid))
+        lane.alive = [alive and bit == (e >= mid) for alive, e in zip(lane.alive, lane.guesses, strict=True)]
+        self.decisions += 1
+        lane.position = 2 * lane.position + 1 + bit
+        lane.level += 1
+        lane.node = int((self.tree.right if bit else self.tree.left)[lane.node])
+
+    def _learn(self, lane: Lane, bit: int, mid: int) -> None:
         slots = [moved(self._slot(lane, i), bit) for i in range(self.parts.contexts)]  # all before any is written
-        for bucket, slot, used, cell in zip(lane.bucket, slots, lane.used, lane.cells, strict=True):
+        for bucket, slot, used in zip(lane.bucket, slots, lane.used, strict=True):
             if bucket is not None:
                 bucket[lane.position] = slot
             self.slot_map.learn(used, bit)
-            cell.n *= int(bit == (cell.first >= mid))  # a token on the other side says nothing below
-            cell.k *= int(bit == (cell.second >= mid))
         for g, (expected, (row, c)) in enumerate(zip(lane.guesses, lane.rows, strict=True)):
             if lane.alive[g]:
-                lane.alive[g] = bit == (expected >= mid)
-                self.guess_map.learn((row * CONFIDENCES + c) * LEVELS + lane.level, int(lane.alive[g]))
+                self.guess_map.learn((row * CONFIDENCES + c) * LEVELS + lane.level, int(bit == (expected >= mid)))
         target = (1 << 24) - 1 if bit else 0
         rate = LEARN_FLOOR + LEARN_EXTRA * 64 // (64 + self.decisions // 64)
         final_error = ((target - lane.p_mixed) >> 6) * 2 >> 6
@@ -582,10 +592,6 @@ class Mixer:
             self.correction.learn(lane.node, self.said.features[lane.number], error)
         for apm, (row, i) in zip(self.apm, lane.apm_used, strict=True):
             apm[row][i] += ((65535 + 31 if bit else 0) - apm[row][i]) >> 5
-        self.decisions += 1
-        lane.position = 2 * lane.position + 1 + bit
-        lane.level += 1
-        lane.node = int((self.tree.right if bit else self.tree.left)[lane.node])
 
     # --- a token's end: it is compared with what was expected, and becomes history
 

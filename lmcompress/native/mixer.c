@@ -55,6 +55,7 @@
 #define CORRECTION_SEEN 65535
 #define MAX_FEATURES 2048
 #define FIRST_DECISIONS 4096 /* as many as if they were made: the rate of learning starts lower */
+#define SURE (1 << 11)       /* of 2^24: a decision that had less against it teaches nothing */
 #define UNIT 65536          /* of the stretched domain, outside the inputs: one bit of log2 odds */
 #define HUGE_PAGE (1 << 21)
 
@@ -75,6 +76,7 @@
 #else
 #define VECTOR
 #endif
+#define WHOLE(n) (((n) + 3) / 4 * 4) /* whole vectors */
 
 _Static_assert(127LL * MAX_FEATURES * CORRECTION_MAX <= INT32_MAX, "sums of products fit");
 _Static_assert((-3 >> 1) == -2, "right shifts of negative numbers round down");
@@ -149,7 +151,7 @@ typedef struct {
     const uint32_t *local;
     int16_t *features;             /* [n_features] */
     int16_t *correction;           /* the node's weights of them */
-    int32_t used[N_CTX];           /* statistics of the slots */
+    uint16_t used[N_CTX];          /* statistics of the slots */
     int16_t input[N_INPUT];        /* contexts, contexts again, guesses, guesses again, the model's three, 256 */
     int16_t *weights[N_SET];
     int32_t *final_weights;
@@ -199,7 +201,8 @@ struct Mixer {
     uint16_t *history; /* [step * n_lanes + lane] */
     int64_t capacity, step, decisions;
     int32_t learning; /* the weights' rate */
-    Lane *lanes;
+    Lane *lanes, **open; /* open: those whose token has not ended, in order */
+    int n_open;
     Py_buffer base, local, features; /* of the steps under way; obj NULL where there is no model, or they are C's */
     struct {
         const char *base, *local; /* what the network says, NULL where there is none */
@@ -529,7 +532,7 @@ INLINE void begin_token(Mixer *m, Lane *s, int lane, const Parts *parts)
     if (guess[1] == guess[0])
         guess[1] = -1;
     int32_t up = above(m, t, t->field_start[other], t->n_field[other], t->field, t->field_tokens, 0);
-    int32_t up1 = up < 0 ? -1 : above(m, t, t->field_start[other], t->n_field[other], t->field, t->field_tokens, 1);
+    int32_t up1 = up < 0 || parts->contexts <= 13 ? -1 : above(m, t, t->field_start[other], t->n_field[other], t->field, t->field_tokens, 1);
     int32_t upc = above(m, t, t->column_start[other], t->n_column[other], t->column, t->column_tokens, 0);
     guess[2] = up;
     guess[3] = upc == up ? -1 : upc;
@@ -547,14 +550,16 @@ INLINE void begin_token(Mixer *m, Lane *s, int lane, const Parts *parts)
     c[5] = hash(hash(3, over), t->latest & 255);
     c[6] = hash(hash(4, m->followers[s->follower]), r[0]);
     c[7] = hash(hash(5, t->column_shape), t->column);
-    c[8] = hash(hash(6, t->word), t->word1);
-    c[9] = hash(hash(7, r[1]), r[2]);
-    c[10] = hash(hash(8, t->first), hash(t->field, t->field_tokens));
-    c[11] = hash(hash(hash(9, t->indent), hash(t->first, r[0])), lane);
-    c[12] = hash(hash(10, (uint64_t)(guess[0] + 1)), hash(s->confidence, r[0]));
-    c[13] = hash(hash(hash(11, (uint64_t)(up + 1)), (uint64_t)(up1 + 1)), lane);
-    c[14] = hash(hash(12, (uint64_t)(up + 1)), hash(t->misses, t->field));
-    c[15] = hash(13, t->latest);
+    if (parts->contexts > 8) {
+        c[8] = hash(hash(6, t->word), t->word1);
+        c[9] = hash(hash(7, r[1]), r[2]);
+        c[10] = hash(hash(8, t->first), hash(t->field, t->field_tokens));
+        c[11] = hash(hash(hash(9, t->indent), hash(t->first, r[0])), lane);
+        c[12] = hash(hash(10, (uint64_t)(guess[0] + 1)), hash(s->confidence, r[0]));
+        c[13] = hash(hash(hash(11, (uint64_t)(up + 1)), (uint64_t)(up1 + 1)), lane);
+        c[14] = hash(hash(12, (uint64_t)(up + 1)), hash(t->misses, t->field));
+        c[15] = hash(13, t->latest);
+    }
     s->node = s->level = s->position = 0;
     for (int i = 0; i < parts->contexts; i++)
         PREFETCH(cells_of(m, c[i]));
@@ -579,8 +584,13 @@ INLINE void push_cell(Cells *line, uint16_t check)
 {
     uint16_t *of[4] = {line->check, line->count, line->first, line->second};
     for (int j = 0; j < 4; j++) {
+#ifdef __SSE2__
+        __m128i *p = (__m128i *)(void *)of[j];
+        _mm_store_si128(p, _mm_insert_epi16(_mm_slli_si128(_mm_load_si128(p), 2), j == 0 ? check : 0, 0));
+#else
         memmove(of[j] + 1, of[j], (CELLS - 1) * sizeof *of[j]);
         of[j][0] = j == 0 ? check : 0;
+#endif
     }
 }
 
@@ -638,10 +648,12 @@ INLINE void recall_runs(Mixer *m, Lane *s, const Parts *parts)
         s->alive |= (uint32_t)(guess[g] >= 0) << g;
 }
 
-/* What is left of a cell's count below a node from which the way goes to `bit`: a token on the other side says nothing there */
-INLINE uint16_t count_below(uint16_t count, int first_side, int second_side, int bit)
+/* What is left of a cell's count below a node with that middle, to the left of it (left: all bits set) or to the right (0): a token on
+ * the other side says nothing there */
+INLINE uint16_t count_below(uint16_t count, uint16_t first, uint16_t second, uint16_t mid, uint16_t left)
 {
-    return count & ((first_side == bit ? FIRST_MAX << SECOND_BITS : 0) | (second_side == bit ? SECOND_MAX : 0));
+    uint16_t on_first = (uint16_t)-(first >= mid) ^ left, on_second = (uint16_t)-(second >= mid) ^ left;
+    return count & ((on_first & FIRST_MAX << SECOND_BITS) | (on_second & SECOND_MAX));
 }
 
 /* The slots of the bucket with that hash, which may have to be made in the place of the one that is used least */
@@ -751,14 +763,14 @@ INLINE void say_contexts(Mixer *m, Lane *s, const Parts *parts)
     }
     VECTOR for (int i = 0; i < C; i++)
         slot[i] |= (Slot)(s->settled[i] & -(slot[i] == 0));
-    for (int i = 0; i < C; i++)
-        row[i] = m->quantized[(uint16_t)slot[i] >> 4];
     VECTOR for (int i = 0; i < C; i++)
-        row[i] = (uint16_t)(i * 512 + ((((slot[i] & 15) * 32 + row[i]) & s->many[i]) | (cell_row[i] & ~s->many[i])));
-    for (int i = 0; i < C; i++) {
-        s->used[i] = row[i];
+        index[i] = (uint16_t)slot[i] >> 4;
+    for (int i = 0; i < C; i++)
+        row[i] = m->quantized[index[i]];
+    VECTOR for (int i = 0; i < C; i++)
+        s->used[i] = row[i] = (uint16_t)(i * 512 + ((((slot[i] & 15) * 32 + row[i]) & s->many[i]) | (cell_row[i] & ~s->many[i])));
+    for (int i = 0; i < C; i++)
         said[i] = m->stretch_table[m->slot_map[row[i]] >> 20];
-    }
     VECTOR for (int i = 0; i < C; i++)
         x[i] = slot[i] & 15 ? said[i] : 0;
     VECTOR for (int i = 0; i < C; i++)
@@ -849,45 +861,37 @@ INLINE int32_t learning_rate(const Mixer *m)
     return LEARN_FLOOR + (int32_t)(LEARN_EXTRA * 64 / (64 + m->decisions / 64));
 }
 
-/* Guesses that were alive learn on which side of the middle of a node of that level their token should have been. */
-INLINE void learn_guesses(Mixer *m, Lane *s, int bit, int32_t mid, int32_t level, const Parts *parts)
+/* Which guesses' tokens lie on that side of the middle, as bits */
+INLINE uint32_t guesses_on(const Lane *s, int bit, int32_t mid, const Parts *parts)
 {
-    const int G = parts->guesses;
-    Statistic guessed[N_GUESS];
     uint32_t right = 0;
+    VECTOR for (int g = 0; g < WHOLE(parts->guesses); g++)
+        right |= (uint32_t)(bit == (s->guess[g] >= mid)) << g;
+    return right;
+}
+
+/* Guesses that were alive learn whether they were right at a node of that level. */
+INLINE void learn_guesses(Mixer *m, Lane *s, uint32_t alive, uint32_t right, int32_t level, const Parts *parts)
+{
+    const int G = WHOLE(parts->guesses);
+    Statistic guessed[N_GUESS];
     for (int g = 0; g < G; g++)
         guessed[g] = m->guess_map[s->row[g] + level];
     VECTOR for (int g = 0; g < G; g++)
-        right |= (uint32_t)(bit == (s->guess[g] >= mid)) << g;
-    VECTOR for (int g = 0; g < G; g++)
         guessed[g] = learned(guessed[g], right >> g & 1 ? RIGHT : WRONG);
-    for (int g = 0; g < G; g++)
-        if (s->alive >> g & 1)
+    for (int g = 0; g < parts->guesses; g++)
+        if (alive >> g & 1)
             m->guess_map[s->row[g] + level] = guessed[g];
-    s->alive &= right;
 }
 
-INLINE void update_lane(Mixer *m, Lane *s, int bit, const Parts *parts)
+/* What belongs to a node that a lane has left learns the bit: position and number are the node's. */
+INLINE void learn(Mixer *m, Lane *s, int bit, int32_t position, int32_t number, const Parts *parts)
 {
     const int C = parts->contexts;
-    const Node *node = m->nodes + s->node;
-    int32_t mid = node->mid, position = s->position, level = s->level, row = s->node;
-    s->position = 2 * position + 1 + bit;
-    s->level++;
-    s->node = bit ? node->right : node->left;
-    s->sum_lo = bit ? s->sum_mid : s->sum_lo;
-    s->sum_hi = bit ? s->sum_hi : s->sum_mid;
-    if (m->decisions % 64 == 0)
-        m->learning = learning_rate(m);
-    m->decisions++;
     Slot slot[N_CTX];
     Statistic statistic[N_CTX];
     for (int i = 0; i < C; i++)
         slot[i] = s->bucket[i][position];
-    VECTOR for (int i = 0; i < C; i++)
-        s->count[i] = count_below(s->count[i], s->first[i] >= (uint16_t)mid, s->second[i] >= (uint16_t)mid, bit);
-    if (s->level % GROUP == 0 && s->node >= 0)
-        approach_group(m, s, parts);
     for (int i = 0; i < C; i++)
         statistic[i] = m->slot_map[s->used[i]];
     int16_t near = bit ? 2047 : -2048, up = bit ? 7 : 0;
@@ -915,13 +919,37 @@ INLINE void update_lane(Mixer *m, Lane *s, int bit, const Parts *parts)
     }
     if (s->base) {
         int32_t error = ((2 * target - (int32_t)s->p_corrected - (int32_t)s->p_mixed) >> 11) *
-                        (CORRECTION_FLOOR + CORRECTION_EXTRA / (100 + m->correction_seen[row])) >> 14;
+                        (CORRECTION_FLOOR + CORRECTION_EXTRA / (100 + m->correction_seen[number])) >> 14;
         if (error > 1 || error < -1) /* less moves no weight */
             train_correction(s->features, s->correction, (int16_t)error, m->n_features);
-        m->correction_seen[row] = (uint16_t)(m->correction_seen[row] + (m->correction_seen[row] < CORRECTION_SEEN));
+        m->correction_seen[number] = (uint16_t)(m->correction_seen[number] + (m->correction_seen[number] < CORRECTION_SEEN));
     }
-    if (s->alive)
-        learn_guesses(m, s, bit, mid, level, parts);
+}
+
+/* A lane goes on with the bit. What was sure of it learns nothing. */
+INLINE void update_lane(Mixer *m, Lane *s, int bit, const Parts *parts)
+{
+    const Node *node = m->nodes + s->node;
+    const int32_t mid = node->mid, position = s->position, level = s->level, number = s->node;
+    const uint32_t alive = s->alive, right = alive ? guesses_on(s, bit, mid, parts) : 0;
+    s->position = 2 * position + 1 + bit;
+    s->level++;
+    s->node = bit ? node->right : node->left;
+    s->sum_lo = bit ? s->sum_mid : s->sum_lo;
+    s->sum_hi = bit ? s->sum_hi : s->sum_mid;
+    s->alive &= right;
+    VECTOR for (int i = 0; i < parts->contexts; i++)
+        s->count[i] = count_below(s->count[i], s->first[i], s->second[i], (uint16_t)mid, (uint16_t)(bit - 1));
+    if (s->level % GROUP == 0 && s->node >= 0)
+        approach_group(m, s, parts);
+    if (m->decisions % 64 == 0)
+        m->learning = learning_rate(m);
+    m->decisions++;
+    if ((bit ? (1 << 24) - s->p_mixed : s->p_mixed) >= SURE) {
+        learn(m, s, bit, position, number, parts);
+        if (alive)
+            learn_guesses(m, s, alive, right, level, parts);
+    }
     if (s->node >= 0)
         approach_node(m, s, parts);
 }
@@ -929,9 +957,9 @@ INLINE void update_lane(Mixer *m, Lane *s, int bit, const Parts *parts)
 INLINE void begin_lanes(Mixer *m, int n, int t, const Parts *parts)
 {
     const char *base = m->given.base, *local = m->given.local;
-    m->n_active_lanes = n;
+    m->n_active_lanes = m->n_open = n;
     for (int l = 0; l < n; l++) {
-        Lane *s = &m->lanes[l];
+        Lane *s = m->open[l] = &m->lanes[l];
         s->base = base ? (const uint64_t *)(base + l * m->given.base_lane + t * m->given.base_step) : NULL;
         s->local = local ? (const uint32_t *)(local + l * m->given.local_lane + t * m->given.local_step) : NULL;
         if (base) {
@@ -949,26 +977,37 @@ INLINE void begin_lanes(Mixer *m, int n, int t, const Parts *parts)
         recall_runs(m, &m->lanes[l], parts);
 }
 
-/* The lanes whose token has not ended */
-#define EACH_OPEN(m, s) for (Lane *s = (m)->lanes; s < (m)->lanes + (m)->n_active_lanes; s++) if (s->node >= 0)
-
 /* Each stage for all lanes, then the next: one lane's waiting is the others' work. Buckets have until the third to come. */
-INLINE int predict_lanes(Mixer *m, uint32_t *k, const Parts *parts)
+INLINE void predict_lanes(Mixer *m, uint32_t *k, const Parts *parts)
 {
-    int count = 0;
-    if (m->given.base)
-        EACH_OPEN(m, s) say_network(m, s, parts);
-    EACH_OPEN(m, s) say_guesses(m, s, parts);
-    EACH_OPEN(m, s) if (s->level % GROUP == 0) enter_group(m, s, parts);
-    EACH_OPEN(m, s) say_contexts(m, s, parts);
-    EACH_OPEN(m, s) sum_inputs(m, s, parts);
-    EACH_OPEN(m, s) k[count++] = mix(m, s, parts);
-    return count;
+    Lane *const *open = m->open;
+    const int n = m->n_open;
+    for (int i = 0; i < n; i++) {
+        if (open[i]->base)
+            say_network(m, open[i], parts);
+        say_guesses(m, open[i], parts);
+        if (open[i]->level % GROUP == 0)
+            enter_group(m, open[i], parts);
+    }
+    for (int i = 0; i < n; i++)
+        say_contexts(m, open[i], parts);
+    for (int i = 0; i < n; i++) {
+        sum_inputs(m, open[i], parts);
+        k[i] = mix(m, open[i], parts);
+    }
 }
 
 INLINE void update_lanes(Mixer *m, const uint8_t *bit, const Parts *parts)
 {
-    EACH_OPEN(m, s) update_lane(m, s, *bit++, parts);
+    const int n = m->n_open;
+    int left = 0;
+    for (int i = 0; i < n; i++) {
+        Lane *s = m->open[i];
+        update_lane(m, s, bit[i], parts);
+        m->open[left] = s;
+        left += s->node >= 0;
+    }
+    m->n_open = left;
 }
 
 INLINE void end_lanes(Mixer *m, const Parts *parts)
@@ -985,8 +1024,8 @@ INLINE void end_lanes(Mixer *m, const Parts *parts)
 /* Each for all parts and for few, so that the compiler knows the numbers. */
 WIDE static void begin_full(Mixer *m, int n, int t) { begin_lanes(m, n, t, &FULL); }
 WIDE static void begin_light(Mixer *m, int n, int t) { begin_lanes(m, n, t, &LIGHT); }
-WIDE static int predict_full(Mixer *m, uint32_t *k) { return predict_lanes(m, k, &FULL); }
-WIDE static int predict_light(Mixer *m, uint32_t *k) { return predict_lanes(m, k, &LIGHT); }
+WIDE static void predict_full(Mixer *m, uint32_t *k) { predict_lanes(m, k, &FULL); }
+WIDE static void predict_light(Mixer *m, uint32_t *k) { predict_lanes(m, k, &LIGHT); }
 WIDE static void update_full(Mixer *m, const uint8_t *bit) { update_lanes(m, bit, &FULL); }
 WIDE static void update_light(Mixer *m, const uint8_t *bit) { update_lanes(m, bit, &LIGHT); }
 WIDE static void end_full(Mixer *m) { end_lanes(m, &FULL); }
@@ -995,8 +1034,8 @@ WIDE static void end_light(Mixer *m) { end_lanes(m, &LIGHT); }
 /* Step t of those whose weights the mixer holds begins. */
 static void begin_step(Mixer *m, int n, int t) { m->light ? begin_light(m, n, t) : begin_full(m, n, t); }
 
-/* The next level's probabilities, of the lanes whose token has not ended; returns how many. */
-static int predict_level(Mixer *m, uint32_t *k) { return m->light ? predict_light(m, k) : predict_full(m, k); }
+/* The next level's probabilities, of the lanes that are open */
+static void predict_level(Mixer *m, uint32_t *k) { m->light ? predict_light(m, k) : predict_full(m, k); }
 
 static void update_level(Mixer *m, const uint8_t *bit) { m->light ? update_light(m, bit) : update_full(m, bit); }
 
@@ -1080,6 +1119,7 @@ static int mixer_set_up(Mixer *m, const Py_buffer *first)
     m->lane_features = zeros(m, (size_t)m->n_lanes * m->n_features * sizeof *m->lane_features);
     m->followers = zeros(m, sizeof *m->followers << m->follower_bits);
     m->lanes = zeros(m, (size_t)m->n_lanes * sizeof *m->lanes);
+    m->open = zeros(m, (size_t)m->n_lanes * sizeof *m->open);
     m->k = zeros(m, (size_t)m->n_lanes * sizeof *m->k);
     m->bit = zeros(m, (size_t)m->n_lanes);
     for (int e = 0; e < 2; e++)
@@ -1213,11 +1253,10 @@ int lmc_mixer_fits(const Mixer *m, int vocab_size, int n_features)
 
 int lmc_mixer_ready(Mixer *m, Py_ssize_t n, Py_ssize_t T)
 {
-    for (int l = 0; l < m->n_active_lanes; l++)
-        if (m->lanes[l].node >= 0) {
-            PyErr_SetString(PyExc_ValueError, "the step before has not ended");
-            return 0;
-        }
+    if (m->n_open) {
+        PyErr_SetString(PyExc_ValueError, "the step before has not ended");
+        return 0;
+    }
     if (n < 1 || n > m->n_lanes || T < 1) {
         PyErr_SetString(PyExc_ValueError, "a step has 1 to n_lanes lanes");
         return 0;
@@ -1299,14 +1338,6 @@ static PyObject *mixer_begin(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-static int count_active(const Mixer *m)
-{
-    int count = 0;
-    for (int l = 0; l < m->n_active_lanes; l++)
-        count += m->lanes[l].node >= 0;
-    return count;
-}
-
 PyDoc_STRVAR(predict_doc,
 "mixer_predict(mixer) -> bytes\n\n"
 "uint32 k of the next level, of the lanes whose token has not ended: P(bit = 1) = k / 2^24.");
@@ -1319,7 +1350,7 @@ static PyObject *mixer_predict(PyObject *self, PyObject *capsule)
         PyErr_SetString(PyExc_ValueError, "the level before has not been told its bits");
         return NULL;
     }
-    PyObject *result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)count_active(m) * 4);
+    PyObject *result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)m->n_open * 4);
     if (result == NULL)
         return NULL;
     if (PyBytes_GET_SIZE(result) > 0) {
@@ -1340,7 +1371,7 @@ static PyObject *mixer_update(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "Oy*", &capsule, &bits))
         return NULL;
     Mixer *m = mixer_of(capsule);
-    int active = m ? count_active(m) : 0;
+    int active = m ? m->n_open : 0;
     if (m != NULL && (!m->predicted || bits.len != active)) {
         PyErr_SetString(PyExc_ValueError, "as many bits as decisions were predicted are needed");
         m = NULL;
@@ -1354,7 +1385,7 @@ static PyObject *mixer_update(PyObject *self, PyObject *args)
         m->bit[i] = ((const uint8_t *)bits.buf)[i] != 0;
     update_level(m, m->bit);
     m->predicted = 0;
-    if (count_active(m) == 0)
+    if (m->n_open == 0)
         end_step(m);
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&bits);
@@ -1367,7 +1398,7 @@ static PyObject *mixer_tokens(PyObject *self, PyObject *capsule)
     Mixer *m = mixer_of(capsule);
     if (m == NULL)
         return NULL;
-    if (count_active(m)) {
+    if (m->n_open) {
         PyErr_SetString(PyExc_ValueError, "the step has not ended");
         return NULL;
     }
@@ -1419,11 +1450,12 @@ static PyObject *mixer_encode(PyObject *self, PyObject *args)
         Py_BEGIN_ALLOW_THREADS
         for (Py_ssize_t t = 0; t < T; t++) {
             begin_step(m, (int)n, (int)t);
-            for (int active; (active = predict_level(m, out + count)) > 0; count += active) {
-                uint8_t *next = bit + count;
-                for (Py_ssize_t l = 0; l < n; l++)
-                    if (m->lanes[l].node >= 0)
-                        *next++ = *token_at(&tokens, l, t) >= m->nodes[m->lanes[l].node].mid;
+            for (int open; (open = m->n_open) > 0; count += open) {
+                predict_level(m, out + count);
+                for (int i = 0; i < open; i++) {
+                    const Lane *s = m->open[i];
+                    bit[count + i] = *token_at(&tokens, s - m->lanes, t) >= m->nodes[s->node].mid;
+                }
                 update_level(m, bit + count);
             }
             end_step(m);
@@ -1441,13 +1473,13 @@ done:
 static int read_step(Mixer *m, RangeDecoder *coder, int n, int t)
 {
     begin_step(m, n, t);
-    for (int active; (active = predict_level(m, m->k)) > 0;) {
+    while (m->n_open) {
+        predict_level(m, m->k);
         int64_t start = coder->timed ? lmc_now() : 0;
-        for (int i = 0; i < active; i++) {
+        for (int i = 0; i < m->n_open; i++) {
             int bit = range_bit(coder, m->k[i]);
             if (bit < 0) { /* the step ends here */
-                for (int l = 0; l < n; l++)
-                    m->lanes[l].node = ~0;
+                m->n_open = 0;
                 return 0;
             }
             m->bit[i] = (uint8_t)bit;

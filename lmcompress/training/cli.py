@@ -15,18 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import numpy as np
 
 from lmcompress.errors import LMCompressError
 from lmcompress.tokenizer import Tokenizer
-from lmcompress.training import data, vocabulary
+from lmcompress.training import data, trees, vocabulary
+from lmcompress.tree import text_order
 
 if TYPE_CHECKING:
     from lmcompress.training.model import Transformer
     from lmcompress.training.train import Start
 
 SAMPLE = 24_000_000  # bytes of text that the vocabulary is learned from
-COUNTED = 64  # batches by which the tree is balanced
 
 
 @click.command("train")
@@ -86,7 +85,7 @@ def train(
     tokenizer = prepare(source, out, recipe.model.vocab_size, recipe.alone)
     done = run(recipe, out / "ids", out / "run", device, validate_every, start, minutes, master)
     if done and int(os.environ.get("RANK", 0)) == 0:
-        path = finish(tokenizer, out, name)
+        path = finish(source, tokenizer, out, name)
         click.echo(f"{path}: {path.stat().st_size} bytes")
 
 
@@ -159,22 +158,19 @@ def prepare(source: Path, out: Path, vocab_size: int, alone: bool = False) -> To
     return tokenizer
 
 
-def finish(tokenizer: Tokenizer, out: Path, name: str) -> Path:
-    """Writes NAME.lmm from the checkpoint: ids in the order of their pieces' text, a tree balanced by how often each
-    comes up in the mix; the card has the recipe, what this run and those before it took, the log's last validation."""
+def finish(source: Path, tokenizer: Tokenizer, out: Path, name: str) -> Path:
+    """Writes NAME.lmm from the checkpoint: ids in the order of their pieces' text, trees for the kinds of text in the
+    source; the card has the recipe, what this run and those before it took, the log's last validation."""
     import torch
 
     from lmcompress.modelfile import SUFFIX, dumps
     from lmcompress.training.export import export
     from lmcompress.training.train import cost, trained
-    from lmcompress.tree import weight_balanced
 
     model, recipe, saved = trained(out / "run" / "checkpoint.pt", out / "ids")
     mix = data.Mix(out / "ids", recipe.sequence, recipe.seed)
-    counts = np.ones(recipe.model.vocab_size, np.int64)
-    for step in range(COUNTED):
-        counts += np.bincount(mix.batch(step, recipe.batch)[:, 1:].ravel(), minlength=len(counts))
-    order = np.array(sorted(range(len(counts)), key=lambda i: tokenizer.pieces[i]))
+    order = text_order(tokenizer.pieces)
+    depths = trees.learn(trees.shares(trees.parts(source), tokenizer)[:, order])
     tokens, hours = cost(saved)
     lines = [json.loads(line) for line in (out / "run" / "log.jsonl").read_text().splitlines()]
     card = {
@@ -188,7 +184,7 @@ def finish(tokenizer: Tokenizer, out: Path, name: str) -> Path:
         "validation": [line for line in lines if "bits_per_byte/mean" in line][-1:],
     }
     path = out / f"{name}{SUFFIX}"
-    path.write_bytes(dumps(export(model, tokenizer, order, weight_balanced(counts[order]), name, card)))
+    path.write_bytes(dumps(export(model, tokenizer, order, depths, name, card)))
     return path
 
 

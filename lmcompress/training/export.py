@@ -23,7 +23,7 @@ def export(
     model: Transformer, tokenizer: Tokenizer, order: np.ndarray, depths: np.ndarray, name: str, card: dict[str, Any]
 ) -> Model:
     """The integer model. `tokenizer` is that of the training ids; `order` int [V] lists them as the new ids go, the
-    leaves of the tree `depths` from left to right."""
+    leaves of the trees `depths`, uint8 [K, V], from left to right."""
     index = torch.from_numpy(np.asarray(order, np.int64))
 
     head = model.head / model.head_gain
