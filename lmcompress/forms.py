@@ -45,14 +45,19 @@ Cost = Callable[[bytes], float]
 class Notation:
     """How ASCII text writes other characters."""
 
+    mark: str  # each begins with
     pattern: re.Pattern[str]  # of several in a row
     read: Callable[[str], str]  # these; what stands for no character stays
     write: Callable[[str], str]
+
+    def is_in(self, text: str) -> bool:
+        return self.mark in text and self.pattern.search(text) is not None  # the mark is found much faster
 
 
 def _units(digit: str, form: str) -> Notation:
     """\\u and the digits of UTF-16's units, as in JSON."""
     return Notation(
+        "\\u",
         re.compile(rf"(?:\\u(?:00[89{digit}][0-9{digit}]|0[1-9{digit}][0-9{digit}]{{2}}|[1-9{digit}][0-9{digit}]{{3}}))+"),
         lambda run: bytes.fromhex(run.replace("\\u", "")).decode("utf-16-be", "surrogatepass"),
         lambda run: "".join(
@@ -78,7 +83,9 @@ def _octets(mark: str, case: Callable[[str], str]) -> Notation:
     lead = re.escape(mark)
     later = lead + case("[89AB][0-9A-F]")
     two, three, four = (lead + case(first) for first in ("[CD][0-9A-F]", "E[0-9A-F]", "F[0-4]"))
-    return Notation(re.compile(f"(?:{two}{later}|{three}{later}{later}|{four}{later}{later}{later})+"), read, write)
+    return Notation(
+        mark, re.compile(f"(?:{two}{later}|{three}{later}{later}|{four}{later}{later}{later})+"), read, write
+    )
 
 
 def _references(pattern: str, base: int, form: str) -> Notation:
@@ -90,6 +97,7 @@ def _references(pattern: str, base: int, form: str) -> Notation:
 
     one = re.compile(pattern)
     return Notation(
+        "&#",
         re.compile(f"(?:{pattern})+"),
         lambda run: one.sub(character, run),
         lambda run: "".join(form % ord(c) for c in run),
@@ -109,7 +117,7 @@ def _names() -> Notation:
             raise CorruptError("a block's text has characters without a name") from None
 
     return Notation(
-        re.compile(f"(?:{one.pattern})+"), lambda run: one.sub(lambda name: characters[name[0]], run), write
+        "&", re.compile(f"(?:{one.pattern})+"), lambda run: one.sub(lambda name: characters[name[0]], run), write
     )
 
 
@@ -203,7 +211,7 @@ def _charset(data: bytes, cost: Cost) -> tuple[int, int]:
     candidates, limit = [(c, odd) for c in UTF_16 for odd in (0, 1)], TOLERANCE
     if all(_is_utf_8(sample) for sample in samples):
         latin = [sample.decode("latin-1") for sample in samples]
-        candidates, limit = [(c, 0) for c, n in NOTATIONS.items() if any(map(n.pattern.search, latin))], 1.0
+        candidates, limit = [(c, 0) for c, n in NOTATIONS.items() if any(map(n.is_in, latin))], 1.0
     else:
         size, high = sum(map(len, samples)), sum(_count(sample, 0x80, 0x80) for sample in samples)
         candidates += [(c, 0) for c in (LATIN if high < LATIN_SHARE * size else CYRILLIC) | ASIAN]
