@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import resource
 import struct
 import subprocess
@@ -110,6 +111,8 @@ def run_tool(job: Job) -> Answer:
     archive, target = Path(job.archive), Path(job.archive + ".decoded")
     encoding = job.direction == "encode"
     command = codec.pack(Path(job.source), archive) if encoding else codec.unpack(archive, target)
+    # Python programs run from bytecode that the first run, or their installer, has written
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
     def coded_files() -> list[Path]:  # archivers append their suffix
         return [path for path in archive.parent.glob(archive.name + "*") if path != target]
@@ -120,7 +123,7 @@ def run_tool(job: Job) -> Answer:
         with ExitStack() as stack:
             stdin = stack.enter_context(command.stdin.open("rb")) if command.stdin else subprocess.DEVNULL
             stdout = stack.enter_context(command.stdout.open("wb")) if command.stdout else subprocess.DEVNULL
-            done = subprocess.run(command.argv, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE)
+            done = subprocess.run(command.argv, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, env=environment)
         if done.returncode != 0:
             message = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
             raise RuntimeError(f"exit status {done.returncode}: {' '.join(message)}")

@@ -108,7 +108,7 @@ def _names() -> Notation:
     """&, the name that HTML 4.01 (section 24) has for a character, and ;."""
     of = {chr(point): f"&{name};" for point, name in codepoint2name.items() if point > 127}
     characters = {reference: character for character, reference in of.items()}
-    one = re.compile("|".join(characters))
+    one = re.compile("&(?!(?:amp|lt|gt|quot);)[A-Za-z][A-Za-z0-9]{1,7};")
 
     def write(run: str) -> str:
         try:
@@ -117,7 +117,10 @@ def _names() -> Notation:
             raise CorruptError("a block's text has characters without a name") from None
 
     return Notation(
-        "&", re.compile(f"(?:{one.pattern})+"), lambda run: one.sub(lambda name: characters[name[0]], run), write
+        "&",
+        re.compile(f"(?:{one.pattern})+"),
+        lambda run: one.sub(lambda name: characters.get(name[0], name[0]), run),
+        write,
     )
 
 

@@ -6,6 +6,8 @@ The unit of log2 odds is 1/256 in the tables.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 # No entry lies within 10^-4 of where it would be rounded the other way: any binary64 arithmetic gives these integers.
@@ -23,40 +25,34 @@ CELL_MOST = (63, 15)
 CELL_ROWS = 416  # of a context's 512 statistics: 32 for each count of a slot come first, then those for cells
 
 
-def moved(slot: int, bit: int) -> int:
-    """A slot, (p - 2048) << 4 | count, p a 12-bit probability, that has seen a bit."""
+def moved(slot: Any, bit: Any) -> Any:
+    """A slot, (p - 2048) << 4 | count, p a 12-bit probability, that has seen a bit, 0 or 1; integers or arrays of them."""
     n, p = slot & 15, slot >> 4
-    step = (((2047 if bit else -2048) - p) * 8 * (65536 // (2 * n + 3)) + (1 << 14)) >> 15
-    p += (step + (7 if bit else 0)) >> 3  # by one at least
-    return p * 16 | min(n + 1, max(n, 12))
-
-
-def _length(n: int) -> int:
-    """A class of counts from 1 up, below 8."""
-    return n - 1 if n < 5 else min(7, n.bit_length() + 1)
-
-
-def _cell_row(side: int, n: int, other: int, k: int, slot: int) -> int:
-    if n and not k:
-        return CELL_ROWS + side * 32 + (n - 1 if n < 17 else 16 + (n - 17) // 4)
-    if k and not n:
-        return CELL_ROWS + 64 + other * 8 + _length(k)
-    if n and side == other:
-        return CELL_ROWS + 80 + side * 8 + _length(n + k)
-    return (slot & 15) * 32 + int(QUANTIZED[(slot >> 4) + 2048])
+    step = ((4095 * bit - 2048 - p) * 8 * (65536 // (2 * n + 3)) + (1 << 14)) >> 15
+    p = p + ((step + 7 * bit) >> 3)  # by one at least
+    return p * 16 | (n + (n < 12))
 
 
 def _settled() -> tuple[np.ndarray, np.ndarray]:
-    slots, rows = [], []
-    for side, other in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        first = 0
-        for n in range(CELL_MOST[0] + 1):
-            slot = first = moved(first, side) if n else 0
-            for k in range(CELL_MOST[1] + 1):
-                slot = moved(slot, other) if k else slot
-                slots.append(slot)
-                rows.append(_cell_row(side, n, other, k, slot))
-    return np.array(slots, np.int16), np.array(rows, np.uint16)
+    side, other, n, k = np.ogrid[:2, :2, : CELL_MOST[0] + 1, : CELL_MOST[1] + 1]
+    slots = np.zeros(np.broadcast_shapes(side.shape, other.shape, n.shape, k.shape), np.int64)
+    for i in range(1, CELL_MOST[0] + 1):
+        slots[:, :, i, 0] = moved(slots[:, :, i - 1, 0], side[..., 0, 0])
+    for i in range(1, CELL_MOST[1] + 1):
+        slots[..., i] = moved(slots[..., i - 1], other[..., 0])
+    # classes of counts from 1 up, below 8
+    length = np.array([0, *(i - 1 if i < 5 else min(7, i.bit_length() + 1) for i in range(1, sum(CELL_MOST) + 1))])
+    rows = np.select(
+        [(n > 0) & (k == 0), (n == 0) & (k > 0), (n > 0) & (side == other)],
+        [
+            side * 32 + np.where(n < 17, n - 1, 16 + (n - 17) // 4),
+            64 + other * 8 + length[k],
+            80 + side * 8 + length[n + k],
+        ],
+        -1,
+    )
+    rows = np.where(rows < 0, (slots & 15) * 32 + QUANTIZED[(slots >> 4) + 2048], CELL_ROWS + rows)
+    return slots.ravel().astype(np.int16), rows.ravel().astype(np.uint16)
 
 
 # of a node's sides on which a cell's tokens lie and their counts, side << 11 | other << 10 | n << 4 | k: a slot that has seen the
