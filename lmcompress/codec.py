@@ -5,8 +5,9 @@ how probabilities come about, what forms there are, how one chooses.
 
 Payload: varint number of tokens, varint number of lanes times that of the model's trees plus the number of the tree in
 use, then the range coder's bytes; before these a 0 and a byte for the form where the content is not the tokens' text itself
-(forms.py). A block of no bytes has an empty payload. Lane l of L has its share of the tokens in order; the first (tokens mod L) lanes have one more. Decoding reads one decision for each lane at
-each level of the tree; docs/FORMAT.md has the order in words.
+(forms.py). A block of no bytes has an empty payload. Lane l of L has its share of the tokens in order; the first (tokens
+mod L) lanes have one more. Decoding reads one decision for each lane at each level of the tree; docs/FORMAT.md has the order
+in words.
 """
 
 from __future__ import annotations

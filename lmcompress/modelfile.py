@@ -3,8 +3,8 @@
 Knows: the file's layout, the bounds that weights must keep. Does not know: arithmetic, archives.
 
 Layout: MAGIC, uint32 length of the header, the header (JSON: name, arithmetic, config, trees, card), one zstd frame with
-vocabulary, trees and every array in the order of `_shapes`, little-endian, row by row, and the SHA-256 of everything before it, which is the model's
-id. zstd's Huffman stage is within 1 % of an arithmetic coder on such weights (docs/LOG.md) and loads in milliseconds.
+vocabulary, trees and every array in the order of `_shapes`, little-endian, row by row, and the SHA-256 of everything before
+it, which is the model's id. zstd's Huffman stage is within 1 % of an arithmetic coder on such weights (docs/LOG.md) and loads in milliseconds.
 """
 
 from __future__ import annotations

@@ -142,7 +142,8 @@ class Predictor:
         threads: int = 0,
         network: bool = True,
     ) -> None:
-        """tree: the number of one of the vocabulary's; threads: of the network's steps; 0 for as many as `engines` has. network: False for the mixer alone."""
+        """tree: the number of one of the vocabulary's. threads: of the network's steps; 0 for as many as `engines` has.
+        network: False for the mixer alone."""
         self.network = engines.network if network else None
         self.state = self.network.start(n_lanes, threads) if self.network else None
         if engines.mixer is None:

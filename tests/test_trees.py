@@ -58,3 +58,13 @@ def test_a_model_gets_other_trees(tmp_path: Path) -> None:
         archive = lmcompress.compress(text, model=after)
         assert lmcompress.decompress(archive, model=after) == text
     assert len(used) > 1
+
+
+def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for source, model in ((ROOT / "corpora" / "samples", "no such model"), (tmp_path / "empty", "fast")):
+        result = CliRunner().invoke(trees.main, ["--data", str(source), model, str(tmp_path / "out.lmm")])
+        assert (
+            result.exit_code == 1 and result.output.startswith("Error: ") and isinstance(result.exception, SystemExit)
+        )
+        assert not (tmp_path / "out.lmm").exists()

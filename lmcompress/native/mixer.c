@@ -532,7 +532,6 @@ INLINE void begin_token(Mixer *m, Lane *s, int lane, const Parts *parts)
     if (guess[1] == guess[0])
         guess[1] = -1;
     int32_t up = above(m, t, t->field_start[other], t->n_field[other], t->field, t->field_tokens, 0);
-    int32_t up1 = up < 0 || parts->contexts <= 13 ? -1 : above(m, t, t->field_start[other], t->n_field[other], t->field, t->field_tokens, 1);
     int32_t upc = above(m, t, t->column_start[other], t->n_column[other], t->column, t->column_tokens, 0);
     guess[2] = up;
     guess[3] = upc == up ? -1 : upc;
@@ -550,7 +549,8 @@ INLINE void begin_token(Mixer *m, Lane *s, int lane, const Parts *parts)
     c[5] = hash(hash(3, over), t->latest & 255);
     c[6] = hash(hash(4, m->followers[s->follower]), r[0]);
     c[7] = hash(hash(5, t->column_shape), t->column);
-    if (parts->contexts > 8) {
+    if (parts->contexts > 8) { /* the light mixer has none of these */
+        int32_t up1 = up < 0 ? -1 : above(m, t, t->field_start[other], t->n_field[other], t->field, t->field_tokens, 1);
         c[8] = hash(hash(6, t->word), t->word1);
         c[9] = hash(hash(7, r[1]), r[2]);
         c[10] = hash(hash(8, t->first), hash(t->field, t->field_tokens));

@@ -41,12 +41,18 @@ def documents(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield path.parent.name, path.read_bytes().replace(SEPARATOR, b"")
 
 
-def sample(folder: Path, total: int, seed: int = 0) -> list[bytes]:
-    """About `total` bytes of training documents in the proportions of WEIGHTS, cut to 64 KiB each."""
+def training_documents(folder: Path) -> dict[str, list[bytes]]:
+    """By category, those that are not of the validation split."""
     by_category: dict[str, list[bytes]] = {}
     for category, document in documents(folder):
         if not is_validation(document):
             by_category.setdefault(category, []).append(document)
+    return by_category
+
+
+def sample(folder: Path, total: int, seed: int = 0) -> list[bytes]:
+    """About `total` bytes of training documents in the proportions of WEIGHTS, cut to 64 KiB each."""
+    by_category = training_documents(folder)
     mass = {c: WEIGHTS.get(c, 1.0) * sum(map(len, d)) for c, d in by_category.items()}
     rng = np.random.default_rng(seed)
     chosen = []

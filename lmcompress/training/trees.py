@@ -17,6 +17,7 @@ import click
 import numpy as np
 
 from lmcompress import modelfile
+from lmcompress.errors import LMCompressError
 from lmcompress.tokenizer import Tokenizer
 from lmcompress.training import data
 from lmcompress.tree import weight_balanced
@@ -32,13 +33,9 @@ UNIT = 1 << 40  # of weights
 
 def parts(folder: Path, seed: int = 0) -> list[bytes]:
     """Parts of a folder's training documents, of each category as many, if it has them."""
-    by_category: dict[str, list[bytes]] = {}
-    for category, document in data.documents(folder):
-        if not data.is_validation(document):
-            by_category.setdefault(category, []).append(document)
     rng = np.random.default_rng(seed)
     chosen = []
-    for _, documents in sorted(by_category.items()):
+    for _, documents in sorted(data.training_documents(folder).items()):
         texts: list[bytes] = []
         for i in rng.permutation(len(documents)):
             start = int(rng.integers(0, max(1, len(documents[i]) - 2 * PART)))
@@ -97,8 +94,14 @@ def _cluster(share: np.ndarray, kind: np.ndarray) -> np.ndarray:
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
 def main(source: Path, model: str, out: Path) -> None:
     """Give a model other trees: MODEL is a shipped one's name or a file, OUT the file to write."""
-    loaded = modelfile.load(model)
-    share = shares(parts(source), loaded.tokenizer)
+    try:
+        loaded = modelfile.load(model)
+    except (OSError, LMCompressError) as error:
+        raise click.ClickException(f"{model}: {error}") from None
+    texts = parts(source)
+    if not texts:
+        raise click.ClickException(f"{source} has no text to train on")
+    share = shares(texts, loaded.tokenizer)
     depths = learn(share)
     for name, trees in (("before", loaded.depths), ("now", depths)):
         click.echo(f"{name}: {len(trees)}, {(share @ trees.T).min(axis=1).mean():.2f} decisions a token")
