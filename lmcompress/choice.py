@@ -59,7 +59,8 @@ def form_of(data: bytes, cost: forms.Cost, way: Way, size: Size) -> tuple[int, b
     part = middle(data, FORM_TRIAL)
     choices: list[int | None] = [forms.FLAGS]
     choices += [forms.FLAGS & ~forms.LINES] if form & forms.LINES else []
-    choices += [None] if form & ~forms.FLAGS != forms.MAIL and form != forms.LINES else []
+    charset = form & ~forms.FLAGS
+    choices += [None] if charset not in (forms.MAIL, *forms.LETTERS.values()) and form != forms.LINES else []
     if len(choices) == 1:
         return form, text
     sizes = [size(part, *_with(flags, part, cost), way) for flags in choices]

@@ -1,7 +1,7 @@
 """The form of a text: what it is written in, where that is not UTF-8 with lines that end in LF, which models know best.
 
-Knows: character sets, notations of characters in ASCII, mail, strings of JSON, line ends, capitals. Does not know: tokens, blocks. A form is a
-number: a character set or notation (0: the bytes are left as they are), and flags. LINES: an LF of the text stands for CR LF; RETURNS: CR and LF stand for each other;
+Knows: character sets, notations of characters in ASCII, mail, strings of JSON, letters of other scripts, line ends, capitals. Does not know: tokens,
+blocks. A form is a number: a character set or notation (0: the bytes are left as they are), and flags. LINES: an LF of the text stands for CR LF; RETURNS: CR and LF stand for each other;
 CAPITALS: so do a to z and A to Z. Any bytes come back: those that are not of the set stand in the text as code points from
 ESCAPE on, an LF that is alone among LINES as FF LF.
 The way back goes by UTF-8 and charsets.json alone; what Python's codecs give on the way there is tried out.
@@ -16,7 +16,7 @@ from html.entities import codepoint2name
 
 import numpy as np
 
-from lmcompress import charsets, mail, strings
+from lmcompress import charsets, letters, mail, strings
 from lmcompress.charsets import ASIAN, CHARSETS, CHUNK, CYRILLIC, ESCAPE, ESCAPING, LATIN
 from lmcompress.errors import CorruptError, UnsupportedError
 
@@ -25,11 +25,14 @@ FLAGS = CAPITALS | RETURNS | LINES
 UTF_16 = {1: "utf-16-le", 2: "utf-16-be"}
 MAIL = 20
 STRINGS = {0: 21, 13: 22, 14: 23}  # with the escapes of JSON's strings, by the set or notation without
+LETTERS = {0: 27, 1: 28, 2: 29}  # with letters as bytes, by the set without
 SAVED = 64  # bytes, from which on too
 GROWTH = 4  # bytes of text for each of content, at most
 SAMPLE, SAMPLES = 16384, 4  # bytes of one, and how many
 TOLERANCE = 1.03  # of what the bytes cost as they are; costs do not know what follows what, which favours these
 GAIN = 0.98  # of what a text costs, from which on its capitals are exchanged, or it is taken for mail
+STRANGE = 0.56  # of what a text costs, up to which its letters are made bytes: the pieces have no such letters, or it were more
+LETTERS_LEAST = 1 << 15  # bytes of text that learns enough from being shorter to pay for the list
 LATIN_SHARE = 0.25  # of bytes above 127: Latin text has fewer, other alphabets more
 NULS = 0.01  # share of the bytes; with more, valid UTF-8 may be UTF-16
 
@@ -150,12 +153,14 @@ def _read(data: bytes, cost: Cost) -> tuple[int, bytes]:
     """The form and the text of characters, mail and strings, not tried back yet."""
     charset, odd = _charset(data, cost)
     text, form = _decode(data, charset, odd), charset
-    if charset not in UTF_16 and (letters := mail.to_text(data)) != data:
-        shorter = charset == PLAIN and len(letters) <= len(data) - SAVED
-        if shorter or _whole(letters, cost) < GAIN * _whole(text, cost):
-            text, form = letters, MAIL
+    if charset not in UTF_16 and (mailbox := mail.to_text(data)) != data:
+        shorter = charset == PLAIN and len(mailbox) <= len(data) - SAVED
+        if shorter or _whole(mailbox, cost) < GAIN * _whole(text, cost):
+            text, form = mailbox, MAIL
     if form in STRINGS and (opened := strings.to_text(text)) != text:
         text, form = opened, STRINGS[form]
+    if form in LETTERS and len(text) >= LETTERS_LEAST and _is_strange(text, cost):
+        text, form = letters.to_text(text), LETTERS[form]
     return form, text
 
 
@@ -177,7 +182,7 @@ def to_data(form: int, text: bytes, size: int) -> bytes:
     """The content of `size` bytes that has this form and text. Raises CorruptError where there is none, UnsupportedError
     for a form that is reserved."""
     charset = form & ~FLAGS
-    if charset not in (PLAIN, *UTF_16, *CHARSETS, *NOTATIONS, MAIL, *STRINGS.values()):
+    if charset not in (PLAIN, *UTF_16, *CHARSETS, *NOTATIONS, MAIL, *STRINGS.values(), *LETTERS.values()):
         raise UnsupportedError(f"a block's text is in the form {form}, which is reserved; a later version is needed")
     if form & CAPITALS:
         text = text.translate(_CAPITALS)
@@ -188,6 +193,9 @@ def to_data(form: int, text: bytes, size: int) -> bytes:
     if charset in STRINGS.values():
         text = strings.to_data(text)
         charset = next(without for without, number in STRINGS.items() if number == charset)
+    if charset in LETTERS.values():
+        text = letters.to_data(text, size)
+        charset = next(without for without, number in LETTERS.items() if number == charset)
     if charset == MAIL:
         data = mail.to_data(text, size)
     else:
@@ -206,6 +214,14 @@ def _whole(text: bytes, cost: Cost) -> float:
     """What a text costs, by samples."""
     samples = _samples(text)
     return sum(map(cost, samples)) * len(text) / max(1, sum(map(len, samples)))
+
+
+def _is_strange(text: bytes, cost: Cost) -> bool:
+    """Whether most of it is in letters that no piece has."""
+    samples = _samples(text)
+    if sum(_count(sample, 0x80, 0x80) for sample in samples) < LATIN_SHARE * sum(map(len, samples)):
+        return False
+    return sum(cost(letters.to_text(sample)) for sample in samples) < STRANGE * sum(map(cost, samples))
 
 
 def _charset(data: bytes, cost: Cost) -> tuple[int, int]:

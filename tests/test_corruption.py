@@ -14,7 +14,7 @@ from zlib import crc32
 import pytest
 
 import lmcompress
-from lmcompress import LimitError, LMCompressError, TruncatedError, methods
+from lmcompress import LimitError, LMCompressError, TruncatedError, forms, methods
 from lmcompress.container import FOOTER, LM, SYNC, ZSTD, Block, Header, pack_block
 from lmcompress.file import get_archive_info, recover
 from lmcompress.repeats import History
@@ -49,6 +49,20 @@ def test_golden_archives_decode_for_ever(name):
     content = lmcompress.decompress((GOLDEN / name).read_bytes(), model=GOLDEN / "toy.lmm")
     assert len(content) == MANIFEST[name]["size"]
     assert hashlib.sha256(content).hexdigest() == MANIFEST[name]["sha256"]
+
+
+def test_golden_archives_have_every_form():
+    found = set()
+
+    def to_data(form, text, size, real=forms.to_data):
+        found.update((form & ~forms.FLAGS, *(flag for flag in (forms.CAPITALS, forms.RETURNS, forms.LINES) if form & flag)))
+        return real(form, text, size)
+
+    with mock.patch.object(forms, "to_data", to_data):
+        for name in MANIFEST:
+            lmcompress.decompress((GOLDEN / name).read_bytes(), model=GOLDEN / "toy.lmm")
+    reserved = {30, 31}
+    assert found == set(range(32)) - reserved | {forms.CAPITALS, forms.RETURNS, forms.LINES}
 
 
 @pytest.mark.parametrize("kind", range(9))

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.charsets import table
-from lmcompress import charsets, compress, decompress, forms, mail, modelfile, strings
+from lmcompress import charsets, compress, decompress, forms, letters, mail, marks, modelfile, strings
 from lmcompress.errors import CorruptError, UnsupportedError
 
 SAMPLES = Path(__file__).parent.parent / "corpora" / "samples"
@@ -246,7 +246,54 @@ def test_mail_is_read_where_that_saves_something() -> None:
     assert there_and_back(lines) == (forms.LINES, twin)  # line ends go by themselves
 
 
-@pytest.mark.parametrize("form", [27, 0x1F, 0xFF])
+GREEK = "Ἄνδρα μοι ἔννεπε, Μοῦσα, πολύτροπον, ὃς μάλα πολλὰ πλάγχθη, ἐπεὶ Τροίης ἱερὸν πτολίεθρον ἔπερσε·\n" * 400
+THAI = "มนุษย์ทั้งหลายเกิดมามีอิสระและเสมอภาคกันในเกียรติศักดิ์และสิทธิ ต่างมีเหตุผลและมโนธรรม\n" * 400
+
+
+@pytest.mark.parametrize("text", [GREEK, THAI])
+def test_letters_that_no_piece_has_are_bytes(text: str) -> None:
+    data = text.encode()
+    form, found = there_and_back(data)
+    assert form == forms.LETTERS[forms.PLAIN] and len(found) < len(text) + 3 * letters.MOST + 1
+    assert found.partition(b"\n")[0].decode() == "".join(sorted({c for c in text if c > "\x7f"}))
+    tokenizer = modelfile.load("fast").tokenizer
+    assert len(tokenizer.encode(found)) < 0.7 * len(tokenizer.encode(data))
+    alone = found.replace(b"\n", b"\xff\n", 1)  # the list's end is not CR LF
+    assert there_and_back(text.replace("\n", "\r\n").encode()) == (form | forms.LINES, alone)
+    for number, name in forms.UTF_16.items():
+        assert there_and_back(text.encode(name)) == (forms.LETTERS[number], found)
+    for part in (data[1:], data[:-3], data[:3001] + b"\x80\xff\xe0" + data[3001:], text.encode("utf-16-le")[1:]):
+        assert there_and_back(part)[0] in forms.LETTERS.values()
+
+
+def test_letters_of_other_texts_are_left() -> None:
+    short, rich = THAI[:3000].encode(), "".join(map(chr, range(0x1200, 0x1380))).encode() * 99  # more than 64
+    for data in (short, RUSSIAN.encode() * 9, JAPANESE.encode() * 9, CHINESE.encode() * 9, ENGLISH.encode() * 9):
+        assert there_and_back(data) == (forms.PLAIN, data)
+    twin = THAI.encode() + marks.mark(0x80)  # would come back as the byte 80
+    assert there_and_back(twin) == (forms.PLAIN, twin)
+    there_and_back(rich)
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_any_letters_come_back(data: bytes) -> None:
+    text = letters.to_text(data)
+    assert letters.to_data(text, len(data)) == data or re.search(f"[{chr(0x10FE80)}-{chr(0x10FEFF)}]", data.decode("utf-8", "ignore"))
+    with pytest.raises(CorruptError):
+        letters.to_data(text + b"a", len(text.partition(b"\n")[2].decode("utf-8", "surrogateescape")))
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [(b"\xce\xb1\n\x81", 9), (b"\xce\xb1\n\xff", 9), (b"\xce\xb1\n\xe0\x80", 9), (b"\n\x80", 9),
+     (b"a" * 65 + b"\n", 9), (b"\xce\xb1\n\x80\x80\x80", 2)],
+)  # fmt: skip
+def test_letters_out_of_their_list_are_refused(text: bytes, size: int) -> None:
+    with pytest.raises(CorruptError):
+        letters.to_data(text, size)
+
+
+@pytest.mark.parametrize("form", [30, 0x1F, 0xFF])
 def test_unknown_forms_are_refused(form: int) -> None:
     with pytest.raises(UnsupportedError, match="a later version"):
         forms.to_data(form, b"text", 4)

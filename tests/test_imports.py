@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "lmcompress"
 FLOORS = [  # from the ground up; rooms on one floor do not know each other
     {"errors", "config", "inorder", "_native"},
     {"base64lines", "bits", "charsets", "marks"},
-    {"mail", "noise", "repeats", "strings"},
+    {"letters", "mail", "noise", "repeats", "strings"},
     {"coder", "distribution", "forms", "tokenizer", "tree"},
     {"choice", "modelfile"},
     {"engine", "mixer"},

@@ -1,0 +1,43 @@
+"""Letters that no piece of a vocabulary has, as single bytes.
+
+Knows: UTF-8. Does not know: vocabularies, forms. A text begins with a line of at most MOST characters; after it a byte from
+FIRST on that begins no character stands for one of these, in their order. In UTF-8 no character begins with such a byte.
+Bytes that are not UTF-8 stand in the text as marks of their number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from lmcompress import marks
+from lmcompress.errors import CorruptError
+
+FIRST, MOST = 0x80, 64  # up to 0xBF
+
+_WRONG = 0xDC00  # and the byte: what Python's error handler "surrogateescape" makes of bytes that are not UTF-8, and back
+_MARKS = {_WRONG + byte: marks.FIRST + byte for byte in range(128, 256)}
+_BYTES = {mark: wrong for wrong, mark in _MARKS.items()}
+
+
+def to_text(data: bytes) -> bytes:
+    """A text with the most frequent characters of `data` beyond ASCII as bytes, of which to_data() makes `data` where no
+    mark stood in it."""
+    characters = data.decode("utf-8", "surrogateescape")
+    found = [c for c, _ in Counter(characters).most_common() if c > "\x7f" and ord(c) not in _MARKS]
+    letters = sorted(found[:MOST])  # neighbours in their alphabet are neighbours in the tree
+    table = _MARKS | {ord(letter): _WRONG + FIRST + i for i, letter in enumerate(letters)}
+    return ("".join(letters) + "\n").encode() + characters.translate(table).encode("utf-8", "surrogateescape")
+
+
+def to_data(text: bytes, size: int) -> bytes:
+    """The content, of `size` characters at most, that has this text. Raises CorruptError."""
+    line, _, rest = text.partition(b"\n")
+    letters = line.decode("utf-8", "replace")
+    characters = rest.decode("utf-8", "surrogateescape")
+    if len(letters) > MOST or len(characters) > size:
+        raise CorruptError("a block's text has more letters than there can be")
+    characters = characters.translate({_WRONG + FIRST + i: letter for i, letter in enumerate(letters)})
+    if re.search("[\udc80-\udcff]", characters):
+        raise CorruptError("a block's text has a letter that is not in its list")
+    return characters.translate(_BYTES).encode("utf-8", "surrogateescape")
