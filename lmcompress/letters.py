@@ -15,7 +15,8 @@ from lmcompress.errors import CorruptError
 
 FIRST, MOST = 0x80, 64  # up to 0xBF
 
-_WRONG = 0xDC00  # and the byte: what Python's error handler "surrogateescape" makes of bytes that are not UTF-8, and back
+# and a byte: the code point that Python's error handler "surrogateescape" has for bytes that are not UTF-8
+_WRONG = 0xDC00
 _MARKS = {_WRONG + byte: marks.FIRST + byte for byte in range(128, 256)}
 _BYTES = {mark: wrong for wrong, mark in _MARKS.items()}
 
@@ -32,9 +33,7 @@ def to_text(data: bytes) -> bytes:
 
 def to_data(text: bytes, size: int) -> bytes:
     """The content, of `size` characters at most, that has this text. Raises CorruptError."""
-    line, _, rest = text.partition(b"\n")
-    letters = line.decode("utf-8", "replace")
-    characters = rest.decode("utf-8", "surrogateescape")
+    letters, _, characters = text.decode("utf-8", "surrogateescape").partition("\n")
     if len(letters) > MOST or len(characters) > size:
         raise CorruptError("a block's text has more letters than there can be")
     characters = characters.translate({_WRONG + FIRST + i: letter for i, letter in enumerate(letters)})

@@ -55,7 +55,9 @@ def test_golden_archives_have_every_form():
     found = set()
 
     def to_data(form, text, size, real=forms.to_data):
-        found.update((form & ~forms.FLAGS, *(flag for flag in (forms.CAPITALS, forms.RETURNS, forms.LINES) if form & flag)))
+        found.update(
+            (form & ~forms.FLAGS, *(flag for flag in (forms.CAPITALS, forms.RETURNS, forms.LINES) if form & flag))
+        )
         return real(form, text, size)
 
     with mock.patch.object(forms, "to_data", to_data):

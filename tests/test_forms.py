@@ -278,14 +278,16 @@ def test_letters_of_other_texts_are_left() -> None:
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_any_letters_come_back(data: bytes) -> None:
     text = letters.to_text(data)
-    assert letters.to_data(text, len(data)) == data or re.search(f"[{chr(0x10FE80)}-{chr(0x10FEFF)}]", data.decode("utf-8", "ignore"))
+    assert letters.to_data(text, len(data)) == data or re.search(
+        f"[{chr(0x10FE80)}-{chr(0x10FEFF)}]", data.decode("utf-8", "ignore")
+    )
     with pytest.raises(CorruptError):
         letters.to_data(text + b"a", len(text.partition(b"\n")[2].decode("utf-8", "surrogateescape")))
 
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [(b"\xce\xb1\n\x81", 9), (b"\xce\xb1\n\xff", 9), (b"\xce\xb1\n\xe0\x80", 9), (b"\n\x80", 9),
+    [(b"\xce\xb1\n\x81", 9), (b"\xce\xb1\n\xff", 9), (b"\xce\xb1\n\xe0\x80", 9), (b"\n\x80", 9), (b"\xff\n\x80", 9),
      (b"a" * 65 + b"\n", 9), (b"\xce\xb1\n\x80\x80\x80", 2)],
 )  # fmt: skip
 def test_letters_out_of_their_list_are_refused(text: bytes, size: int) -> None:
