@@ -14,6 +14,8 @@ from lmcompress import marks
 from lmcompress.errors import CorruptError
 
 FIRST, MOST = 0x80, 64  # up to 0xBF
+CASE = 32  # from a small letter to its capital
+NONE = "\0"  # in the list, a byte that stands for nothing
 
 # and a byte: the code point that Python's error handler "surrogateescape" has for bytes that are not UTF-8
 _WRONG = 0xDC00
@@ -26,9 +28,22 @@ def to_text(data: bytes) -> bytes:
     mark stood in it."""
     characters = data.decode("utf-8", "surrogateescape")
     found = [c for c, _ in Counter(characters).most_common() if c > "\x7f" and ord(c) not in _MARKS]
-    letters = sorted(found[:MOST])  # neighbours in their alphabet are neighbours in the tree
-    table = _MARKS | {ord(letter): _WRONG + FIRST + i for i, letter in enumerate(letters)}
-    return ("".join(letters) + "\n").encode() + characters.translate(table).encode("utf-8", "surrogateescape")
+    letters = _arranged(found[:MOST])
+    table = _MARKS | {ord(letter): _WRONG + FIRST + i for i, letter in enumerate(letters) if letter != NONE}
+    return (letters + "\n").encode() + characters.translate(table).encode("utf-8", "surrogateescape")
+
+
+def _arranged(found: list[str]) -> str:
+    """Letters, the most frequent first, as they lie in an alphabet, so that neighbours there are neighbours in the tree; a
+    capital 32 places behind its small letter, as in ASCII: words have no case for the mixer (docs/MIXER.md)."""
+    capitals = {c.lower(): c for c in found if c.lower() != c and c.lower() in found}
+    if not capitals:
+        return "".join(sorted(found))
+    small = sorted([c for c in found if c not in capitals.values()][:CASE])
+    rest = sorted(set(found).difference(small, (capitals.get(c, "") for c in small)))
+    small += [NONE] * (CASE - len(small))
+    behind = [capitals.get(c) or (rest.pop(0) if rest else NONE) for c in small]
+    return "".join(small + behind).rstrip(NONE)
 
 
 def to_data(text: bytes, size: int) -> bytes:
