@@ -260,7 +260,7 @@ def test_letters_that_no_piece_has_are_bytes(text: str) -> None:
     small, behind = listed[: letters.CASE], listed[letters.CASE :]
     if text == GREEK:
         assert {("μ", "Μ"), ("τ", "Τ")} <= set(zip(small, behind, strict=False))
-        assert list(small) == sorted(small)
+        assert small.rstrip(letters.NONE) == "".join(sorted(set(small) - {letters.NONE}))
     else:
         assert listed == "".join(sorted(listed))
     tokenizer = modelfile.load("fast").tokenizer
