@@ -1,9 +1,9 @@
 """The form of a text: what it is written in, where that is not UTF-8 with lines that end in LF, which models know best.
 
 Knows: character sets, notations of characters in ASCII, mail, strings of JSON, letters of other scripts, line ends, capitals. Does not know: tokens,
-blocks. A form is a number: a character set or notation (0: the bytes are left as they are), and flags. LINES: an LF of the text stands for CR LF; RETURNS: CR and LF stand for each other;
-CAPITALS: so do a to z and A to Z. Any bytes come back: those that are not of the set stand in the text as code points from
-ESCAPE on, an LF that is alone among LINES as FF LF.
+blocks. A form is a number: a character set or notation (0: the bytes are left as they are), and flags. LINES: an LF of the text
+stands for CR LF; RETURNS: CR and LF stand for each other; CAPITALS: so do a to z and A to Z. Any bytes come back: those that
+are not of the set stand in the text as code points from ESCAPE on, an LF that is alone among LINES as FF LF.
 The way back goes by UTF-8 and charsets.json alone; what Python's codecs give on the way there is tried out.
 """
 
@@ -26,12 +26,13 @@ UTF_16 = {1: "utf-16-le", 2: "utf-16-be"}
 MAIL = 20
 STRINGS = {0: 21, 13: 22, 14: 23}  # with the escapes of JSON's strings, by the set or notation without
 LETTERS = {0: 27, 1: 28, 2: 29}  # with letters as bytes, by the set without
+WITHOUT = {number: without for numbers in (STRINGS, LETTERS) for without, number in numbers.items()}
 SAVED = 64  # bytes, from which on too
 GROWTH = 4  # bytes of text for each of content, at most
 SAMPLE, SAMPLES = 16384, 4  # bytes of one, and how many
 TOLERANCE = 1.03  # of what the bytes cost as they are; costs do not know what follows what, which favours these
 GAIN = 0.98  # of what a text costs, from which on its capitals are exchanged, or it is taken for mail
-STRANGE = 0.56  # of what a text costs, up to which its letters are made bytes: the pieces have no such letters, or it were more
+STRANGE = 0.56  # of what a text costs, up to which its letters are made bytes; more where pieces have them
 LETTERS_LEAST = 1 << 15  # bytes of text that learns enough from being shorter to pay for the list
 LATIN_SHARE = 0.25  # of bytes above 127: Latin text has fewer, other alphabets more
 NULS = 0.01  # share of the bytes; with more, valid UTF-8 may be UTF-16
@@ -150,7 +151,7 @@ def to_text(data: bytes, cost: Cost, flags: int = FLAGS) -> tuple[int, bytes]:
 
 
 def _read(data: bytes, cost: Cost) -> tuple[int, bytes]:
-    """The form and the text of characters, mail and strings, not tried back yet."""
+    """The form and the text of characters, mail, strings and letters, not tried back yet."""
     charset, odd = _charset(data, cost)
     text, form = _decode(data, charset, odd), charset
     if charset not in UTF_16 and (mailbox := mail.to_text(data)) != data:
@@ -182,7 +183,7 @@ def to_data(form: int, text: bytes, size: int) -> bytes:
     """The content of `size` bytes that has this form and text. Raises CorruptError where there is none, UnsupportedError
     for a form that is reserved."""
     charset = form & ~FLAGS
-    if charset not in (PLAIN, *UTF_16, *CHARSETS, *NOTATIONS, MAIL, *STRINGS.values(), *LETTERS.values()):
+    if charset not in (PLAIN, *UTF_16, *CHARSETS, *NOTATIONS, MAIL, *WITHOUT):
         raise UnsupportedError(f"a block's text is in the form {form}, which is reserved; a later version is needed")
     if form & CAPITALS:
         text = text.translate(_CAPITALS)
@@ -192,10 +193,9 @@ def to_data(form: int, text: bytes, size: int) -> bytes:
         text = text.replace(b"\n", b"\r\n").replace(b"\xff\r\n", b"\n")
     if charset in STRINGS.values():
         text = strings.to_data(text)
-        charset = next(without for without, number in STRINGS.items() if number == charset)
-    if charset in LETTERS.values():
+    elif charset in LETTERS.values():
         text = letters.to_data(text, size)
-        charset = next(without for without, number in LETTERS.items() if number == charset)
+    charset = WITHOUT.get(charset, charset)
     if charset == MAIL:
         data = mail.to_data(text, size)
     else:
@@ -217,11 +217,15 @@ def _whole(text: bytes, cost: Cost) -> float:
 
 
 def _is_strange(text: bytes, cost: Cost) -> bool:
-    """Whether most of it is in letters that no piece has."""
+    """Whether it is in letters that no piece has."""
     samples = _samples(text)
-    if sum(_count(sample, 0x80, 0x80) for sample in samples) < LATIN_SHARE * sum(map(len, samples)):
+    if _is_latin(samples):
         return False
     return sum(cost(letters.to_text(sample)) for sample in samples) < STRANGE * sum(map(cost, samples))
+
+
+def _is_latin(samples: list[bytes]) -> bool:
+    return sum(_count(sample, 0x80, 0x80) for sample in samples) < LATIN_SHARE * sum(map(len, samples))
 
 
 def _charset(data: bytes, cost: Cost) -> tuple[int, int]:
@@ -232,8 +236,7 @@ def _charset(data: bytes, cost: Cost) -> tuple[int, int]:
         latin = [sample.decode("latin-1") for sample in samples]
         candidates, limit = [(c, 0) for c, n in NOTATIONS.items() if any(map(n.is_in, latin))], 1.0
     else:
-        size, high = sum(map(len, samples)), sum(_count(sample, 0x80, 0x80) for sample in samples)
-        candidates += [(c, 0) for c in (LATIN if high < LATIN_SHARE * size else CYRILLIC) | ASIAN]
+        candidates += [(c, 0) for c in (LATIN if _is_latin(samples) else CYRILLIC) | ASIAN]
     if not candidates:
         return PLAIN, 0
     best, least = (PLAIN, 0), limit * sum(map(cost, samples))

@@ -282,6 +282,7 @@ def test_letters_of_other_texts_are_left() -> None:
     there_and_back(rich)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_any_letters_come_back(data: bytes) -> None:
     text = letters.to_text(data)

@@ -105,8 +105,8 @@ def archives() -> dict[str, tuple[bytes, bytes]]:
         # the toy's costs are those of English, and so is what it finds smaller
         with (
             mock.patch.object(forms, "_charset", return_value=(charset, 0)),
-            mock.patch.object(forms, "_is_strange", return_value=True),
-            mock.patch.object(forms, "LETTERS_LEAST", 0 if name.startswith("letters") else 1 << 40),
+            mock.patch.object(forms, "_is_strange", return_value=name.startswith("letters")),
+            mock.patch.object(forms, "LETTERS_LEAST", 0),
             untried(),
         ):
             made[name] = (lmcompress.compress(content, model=TOY), content)
