@@ -22,6 +22,7 @@ from lmcompress.training import data, trees, vocabulary
 from lmcompress.tree import text_order
 
 if TYPE_CHECKING:
+    from lmcompress.modelfile import Model
     from lmcompress.training.model import Transformer
     from lmcompress.training.train import Start
 
@@ -40,6 +41,9 @@ SAMPLE = 24_000_000  # bytes of text that the vocabulary is learned from
                    "same vocabulary. Its shape may be smaller. Several: the mean of their weights.")  # fmt: skip
 @click.option("--teacher", default=None,
               help="A model whose predictions are learned too, in the recipe's share `taught`, and whose vocabulary is taken over.")  # fmt: skip
+@click.option("--beside", default=None,
+              help="A model, which the mixer reads text with first: what it adds is then part of the loss, on as many tokens as the "
+                   "recipe's `beside`. Its vocabulary is taken over.")  # fmt: skip
 @click.option("--name", default=None, help="The model's name; by default the recipe's file name.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
 @click.option("--threads", type=int, default=0, help="CPU threads; 0 for all.")
@@ -47,7 +51,8 @@ SAMPLE = 24_000_000  # bytes of text that the vocabulary is learned from
 @click.option("--minutes", type=float, default=float("inf"),
               help="Stop with a checkpoint after so long; the same command goes on.")  # fmt: skip
 def train(
-    recipe_path: Path, source: Path, out: Path, init: tuple[str, ...], teacher: str | None, name: str | None, device: str, threads: int,
+    recipe_path: Path, source: Path, out: Path, init: tuple[str, ...], teacher: str | None, beside: str | None, name: str | None, device: str,
+    threads: int,
     validate_every: int, minutes: float,
 ) -> None:  # fmt: skip
     """Train a model on a folder of text; started again, it goes on where it was.
@@ -57,6 +62,8 @@ def train(
     _keep_memory()
     import torch
 
+    from lmcompress.methods import DEFAULT_LEVEL, LEVELS
+    from lmcompress.training.mixture import Traced, trace
     from lmcompress.training.model import Transformer
     from lmcompress.training.train import Recipe, grow
     from lmcompress.training.train import train as run
@@ -82,8 +89,21 @@ def train(
     if teacher is not None:
         pieces, master = teacher_of(teacher)
         keep(pieces, out / "vocabulary.json")
+    if (beside is None) != (recipe.beside == 0):
+        raise click.UsageError("a recipe with `beside` needs a model --beside the mixer, and no other has one")
+    reader = None
+    if beside is not None:
+        reader = given(beside)
+        keep(reader.tokenizer, out / "vocabulary.json")
     tokenizer = prepare(source, out, recipe.model.vocab_size, recipe.alone)
-    done = run(recipe, out / "ids", out / "run", device, validate_every, start, minutes, master)
+    traced = None
+    if reader is not None:
+        if not (out / "traced" / "blocks.json").exists():
+            trace(
+                reader, LEVELS[DEFAULT_LEVEL].codec(), out / "ids", out / "traced", recipe.beside, recipe.seed, threads
+            )
+        traced = Traced(out / "traced", reader.depths, recipe.sequence, recipe.seed)
+    done = run(recipe, out / "ids", out / "run", device, validate_every, start, minutes, master, traced)
     if done and int(os.environ.get("RANK", 0)) == 0:
         path = finish(source, tokenizer, out, name)
         click.echo(f"{path}: {path.stat().st_size} bytes")
@@ -122,18 +142,24 @@ def start_of(init: Sequence[str]) -> tuple[Tokenizer | None, Start]:
 
 def teacher_of(name: str) -> tuple[Tokenizer, Transformer]:
     """The vocabulary and the float weights of a model, shipped or a file. Raises click.ClickException."""
-    from lmcompress import modelfile
     from lmcompress.training.export import restore
     from lmcompress.training.model import Transformer
     from lmcompress.training.train import grow
 
-    try:
-        model = modelfile.load(name)
-    except (OSError, LMCompressError) as error:
-        raise click.ClickException(f"{name}: {error}") from None
+    model = given(name)
     teacher = Transformer(model.config)
     grow(teacher, restore(model))
     return model.tokenizer, teacher
+
+
+def given(name: str) -> Model:
+    """A model, shipped or a file. Raises click.ClickException."""
+    from lmcompress import modelfile
+
+    try:
+        return modelfile.load(name)
+    except (OSError, LMCompressError) as error:
+        raise click.ClickException(f"{name}: {error}") from None
 
 
 def keep(tokenizer: Tokenizer, path: Path) -> None:

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmcompress.config import ModelConfig
-from lmcompress.training import data
+from lmcompress.training import data, mixture
 from lmcompress.training.model import Transformer
 from lmcompress.training.optimizer import Muon
 
@@ -46,6 +46,7 @@ class Recipe:
     seed: int = 0
     alone: bool = False  # digits and codes are pieces by themselves in what is read
     taught: float = 0.0  # share of the loss that is a teacher's: nats per token by its probabilities
+    beside: int = 0  # tokens of which it is known what a mixer adds, if the loss is that of both together
 
     @staticmethod
     def load(path: Path) -> Recipe:
@@ -79,14 +80,18 @@ def train(
     init: Start | None = None,
     minutes: float = math.inf,
     teacher: Transformer | None = None,
+    traced: mixture.Traced | None = None,
 ) -> bool:
     """Trains on the token ids in folder `ids` (data.tokenize); writes checkpoint.pt, log.jsonl and TensorBoard curves to
     `out`, and float.pt, a checkpoint before integers came in, which another run may begin with. What the weights of
     `init` lack adds nothing at first. False where `minutes` were over before the recipe's tokens: the next call goes on.
     `teacher`, of the same vocabulary, for a recipe with `taught`: the model learns to say what it says (Hinton et al. 2015,
-    "Distilling the knowledge in a neural network")."""
+    "Distilling the knowledge in a neural network"). `traced`, for a recipe with `beside`: what is read, and what a mixer
+    adds there; the loss is then that of both together."""
     if (teacher is None) != (recipe.taught == 0):
         raise ValueError("a recipe with `taught` needs a teacher, and no other has one")
+    if (traced is None) != (recipe.beside == 0):
+        raise ValueError("a recipe with `beside` needs text that a mixer has read, and no other has any")
     called = time.monotonic()
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if device == "auto":
@@ -142,6 +147,17 @@ def train(
             compiled[quantized, taught] = torch.compile(forward, dynamic=False)
         return compiled[quantized, taught](rows)
 
+    def loss_beside(rows: Tensor, decisions: mixture.Decisions, quantized: bool) -> Tensor:
+        """Nats of each token of rows [B, T + 1] with what the mixer adds."""
+        if (quantized, "beside") not in compiled:
+
+            def forward(ids: Tensor) -> Tensor:
+                with torch.autocast(ids.device.type, torch.bfloat16, enabled=not quantized):
+                    return model(ids, quantized).flatten(0, 1)
+
+            compiled[quantized, "beside"] = torch.compile(forward, dynamic=False)
+        return mixture.nats(compiled[quantized, "beside"](rows[:, :-1]), decisions)
+
     def validate(quantized: bool) -> dict[str, float]:
         """Bits per byte by category, and their mean weighted as in training."""
         local = recipe.batch // world
@@ -188,8 +204,12 @@ def train(
                 group["lr"] = lr * rate(progress, recipe)
         for group in muon.param_groups:
             group["momentum"] = 0.85 + 0.1 * min(1.0, step / 300)
-        rows = torch.from_numpy(mix.batch(step, recipe.batch)[rank::world]).to(device)
-        loss = loss_of(rows, quantized, teacher is not None).mean()
+        if traced is None:
+            rows = torch.from_numpy(mix.batch(step, recipe.batch)[rank::world]).to(device)
+            loss = loss_of(rows, quantized, teacher is not None).mean()
+        else:
+            read, decisions = traced.batch(step, recipe.batch, slice(rank, None, world))
+            loss = loss_beside(torch.from_numpy(read).to(device), decisions.to(device), quantized).mean()
         loss.backward()
         if world > 1:
             for p in model.parameters():
