@@ -89,13 +89,15 @@ class NetworkAlone:
         self.tree = tree
 
     def begin(self, said: Distribution, n: int) -> None:
-        self.base, self.local = said.base, said.local
+        self.said = said
         self.lanes = np.arange(n)  # those whose token has not ended
         self.nodes = np.zeros(n, np.int32)  # of all lanes; ~id where the token has ended
 
     def predict(self) -> np.ndarray:
         nodes = self.nodes[self.lanes]
-        low, middle, high = (self._sum(edge[nodes]) for edge in (self.tree.lo, self.tree.mid, self.tree.hi))
+        low, middle, high = (
+            self.said.below((self.lanes,), edge[nodes]) for edge in (self.tree.lo, self.tree.mid, self.tree.hi)
+        )
         k = ((high - middle) << np.uint64(24)) // (high - low)  # sums < 2^39, so below 2^63
         return np.clip(k, 1, (1 << 24) - 1).astype(np.uint32)
 
@@ -120,13 +122,6 @@ class NetworkAlone:
 
     def decode(self, coder: Decoder, said: Distribution, tokens: np.ndarray) -> None:
         decode(self, coder, said, tokens)
-
-    def _sum(self, edge: np.ndarray) -> np.ndarray:
-        """uint64 [active]: weights of the ids below `edge` in each active lane."""
-        V = self.local.shape[1]
-        whole = np.where(edge == V, self.base.shape[1] - 1, edge >> 6)
-        part = np.where((edge & 63 != 0) | (edge == V), self.local[self.lanes, edge - 1], 0)
-        return self.base[self.lanes, whole] + part.astype(np.uint64)
 
 
 class Predictor:

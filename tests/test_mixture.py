@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +13,16 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from lmcompress.codec import layout, most_lanes, spans  # noqa: E402
-from lmcompress.config import CodecConfig, ModelConfig  # noqa: E402
+from lmcompress.config import CodecConfig  # noqa: E402
 from lmcompress.modelfile import Model, dumps, load  # noqa: E402
 from lmcompress.predictor import Engines, NetworkAlone, Predictor, Vocabulary  # noqa: E402
 from lmcompress.tokenizer import byte_tokenizer  # noqa: E402
 from lmcompress.training import data, mixture  # noqa: E402
 from lmcompress.training.model import Transformer  # noqa: E402
-from lmcompress.training.train import Recipe, train  # noqa: E402
+from lmcompress.training.train import train  # noqa: E402
 from lmcompress.tree import Tree  # noqa: E402
 from tests.models import random_model  # noqa: E402
+from tests.test_training import ENVIRONMENT, RUN, TOY, recipe  # noqa: E402
 
 SAMPLES = Path(__file__).parent.parent / "corpora" / "samples"
 CONFIG = CodecConfig(lane_unit=1024, mixer_bits=16)
@@ -189,11 +188,7 @@ def test_a_network_learns_what_the_mixer_lacks(traced: Path, tmp_path: Path, mon
     offsets.tofile(tmp_path / "offsets.i16")
     (tmp_path / "blocks.json").write_text(json.dumps([[0, len(tokens), 0]]))
     read = mixture.Traced(tmp_path, np.full((1, 256), 8, np.uint8), 32)
-    settings = Recipe(
-        ModelConfig(vocab_size=256, d_model=64, n_layer=1, n_head=1, d_ff=64, window=16),
-        sequence=32, batch=4, tokens=60 * 128, warmup=0.1, decay=0.5, quantized=0.2,
-        muon_lr=0.02, embed_lr=0.03, head_lr=0.006, weight_decay=0.05, beside=len(tokens),
-    )  # fmt: skip
+    settings = recipe(tokens=60 * 128, warmup=0.1, quantized=0.2, beside=len(tokens))
     train(settings, traced / "ids", tmp_path / "out", "cpu", traced=read)
     model = Transformer(settings.model)
     model.load_state_dict(torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)["model"])
@@ -208,25 +203,17 @@ def test_a_network_learns_what_the_mixer_lacks(traced: Path, tmp_path: Path, mon
 
 def test_the_command_traces_once(model: Model, traced: Path, tmp_path: Path) -> None:
     (tmp_path / "random.lmm").write_bytes(dumps(model))
-    settings = {
-        "model": {"vocab_size": 256, "d_model": 64, "n_layer": 1, "n_head": 1, "d_ff": 64, "window": 16},
-        "sequence": 32, "batch": 4, "tokens": 256, "warmup": 0.2, "decay": 0.5, "quantized": 0.5,
-        "muon_lr": 0.02, "embed_lr": 0.03, "head_lr": 0.006, "weight_decay": 0.05, "beside": 1000,
-    }  # fmt: skip
-    (tmp_path / "toy.json").write_text(json.dumps(settings))
+    (tmp_path / "toy.json").write_text(json.dumps(TOY | {"beside": 1000}))
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "lmcompress.training.cli", "--config", tmp_path / "toy.json", "--device", "cpu"]
-    command += ["--data", traced / "text", "--out", out]
-    environment = os.environ | {"TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": "1"}
-    environment["GLIBC_TUNABLES"] = "glibc.malloc.arena_max=1"
+    command = [*RUN, "--config", tmp_path / "toy.json", "--device", "cpu", "--data", traced / "text", "--out", out]
     written = []
     for _ in range(2):
         done = subprocess.run(
-            [*command, "--beside", tmp_path / "random.lmm"], env=environment, capture_output=True, text=True
+            [*command, "--beside", tmp_path / "random.lmm"], env=ENVIRONMENT, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
         assert load(out / "toy.lmm").tokenizer == model.tokenizer
         written.append((out / "traced" / "offsets.i16").stat().st_mtime_ns)
     assert written[0] == written[1]
-    without = subprocess.run(command, env=environment, capture_output=True, text=True)
+    without = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert without.returncode == 2 and "beside" in without.stderr

@@ -59,18 +59,11 @@ class Paths:
 
 def log2_odds(said: Distribution, lo: np.ndarray, mid: np.ndarray, hi: np.ndarray) -> np.ndarray:
     """float32 [n, T, DEPTH]: the network's odds of the right side, at nodes [n, T, DEPTH]; 0 where there is none."""
-
-    def below(edge: np.ndarray) -> np.ndarray:
-        V = said.local.shape[2]
-        whole = np.take_along_axis(said.base, np.where(edge == V, V - 1, edge) >> 6, 2)
-        part = np.take_along_axis(said.local, np.maximum(edge - 1, 0), 2)
-        return whole + np.where((edge & 63 != 0) | (edge == V), part, 0)
-
-    a, b, c = (below(edge.astype(np.int64)).astype(np.float64) for edge in (lo, mid, hi))
+    lanes, steps = np.ogrid[: lo.shape[0], : lo.shape[1]]
+    a, b, c = (said.below((lanes[..., None], steps[..., None]), edge).astype(np.float64) for edge in (lo, mid, hi))
     there = hi > lo
-    return np.where(there, np.log2(np.where(there, c - b, 1)) - np.log2(np.where(there, b - a, 1)), 0).astype(
-        np.float32
-    )
+    odds = np.log2(np.where(there, c - b, 1)) - np.log2(np.where(there, b - a, 1))
+    return odds.astype(np.float32)
 
 
 def trace(

@@ -130,13 +130,19 @@ def train(
     validation = data.validation(ids, recipe.sequence, 64 * recipe.sequence)
     compiled = {}
 
+    def logits_of(ids: Tensor, quantized: bool) -> Tensor:
+        """Natural logits [B T, V] of ids [B, T], in bfloat16 but for integers."""
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=not quantized):
+            return model(ids, quantized).flatten(0, 1)
+
+    compiled_logits = torch.compile(logits_of, dynamic=False)
+
     def loss_of(rows: Tensor, quantized: bool, taught: bool = False) -> Tensor:
         """Nats of each token of rows [B, T + 1], with the teacher's share if `taught`."""
         if (quantized, taught) not in compiled:
 
             def forward(rows: Tensor) -> Tensor:
-                with torch.autocast(rows.device.type, torch.bfloat16, enabled=not quantized):
-                    logits = model(rows[:, :-1], quantized).float().flatten(0, 1)
+                logits = logits_of(rows[:, :-1], quantized).float()
                 loss = F.cross_entropy(logits, rows[:, 1:].flatten(), reduction="none")
                 if teacher is None or not taught:
                     return loss
@@ -146,17 +152,6 @@ def train(
 
             compiled[quantized, taught] = torch.compile(forward, dynamic=False)
         return compiled[quantized, taught](rows)
-
-    def loss_beside(rows: Tensor, decisions: mixture.Decisions, quantized: bool) -> Tensor:
-        """Nats of each token of rows [B, T + 1] with what the mixer adds."""
-        if (quantized, "beside") not in compiled:
-
-            def forward(ids: Tensor) -> Tensor:
-                with torch.autocast(ids.device.type, torch.bfloat16, enabled=not quantized):
-                    return model(ids, quantized).flatten(0, 1)
-
-            compiled[quantized, "beside"] = torch.compile(forward, dynamic=False)
-        return mixture.nats(compiled[quantized, "beside"](rows[:, :-1]), decisions)
 
     def validate(quantized: bool) -> dict[str, float]:
         """Bits per byte by category, and their mean weighted as in training."""
@@ -209,7 +204,8 @@ def train(
             loss = loss_of(rows, quantized, teacher is not None).mean()
         else:
             read, decisions = traced.batch(step, recipe.batch, slice(rank, None, world))
-            loss = loss_beside(torch.from_numpy(read).to(device), decisions.to(device), quantized).mean()
+            logits = compiled_logits(torch.from_numpy(read).to(device)[:, :-1], quantized)
+            loss = mixture.nats(logits, decisions.to(device)).mean()
         loss.backward()
         if world > 1:
             for p in model.parameters():
