@@ -178,6 +178,26 @@ def test_batches_are_traced_text_with_its_offsets(model: Model, traced: Path) ->
         mixture.Traced(traced / "traced", model.depths, 10_000)
 
 
+def test_what_is_read_lies_everywhere() -> None:
+    for length, tokens in (
+        (10_000_000, 1_000_000),
+        (500_000, 400_000),
+        (50_000, 180_001),
+        (700, 700),
+        (700, 30),
+        (700, 0),
+    ):
+        blocks = mixture.spread(length, tokens, np.random.default_rng(0))
+        times, seen = -(-tokens // length), np.zeros(length, int)
+        for part in blocks:
+            assert 0 <= part.start < part.stop <= length
+            seen[part] += 1
+        assert seen.max() <= times and tokens - times <= seen.sum() <= tokens
+        if times == 1:  # nowhere is more left out than between the two most distant places in their shares of the text
+            gaps = np.diff([0, *(edge for part in blocks for edge in (part.start, part.stop)), length])[::2]
+            assert gaps.max() <= 2 * (length - tokens) / len(blocks) + 1
+
+
 def test_a_network_learns_what_the_mixer_lacks(traced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mixer knows the first decision of every token, and nothing else."""
     monkeypatch.setattr(torch, "compile", lambda f, **_: f)

@@ -30,7 +30,7 @@ from lmcompress.tree import Tree
 SHARE = 0.9  # of the network's odds in the mixer's; measured from 0.78 (code) to 0.95 (novels)
 DEPTH = 16  # decisions of a token that are kept, which are all of nearly all tokens
 UNIT = 1024  # of an offset, in bits
-BLOCKS = (30_000, 120_000, 400_000)  # tokens: a text's beginning counts as well as what follows
+BLOCKS = (3072, 6144, 12288, 24576)  # tokens: small, so that they come from many texts (docs/LOG.md)
 LEAST = 2.0**-24  # what a symbol's weight is never below, the largest being 1 (docs/MODEL.md)
 ROWS = 128  # tokens whose loss is computed at a time, so that they stay in the cache
 
@@ -66,24 +66,38 @@ def log2_odds(said: Distribution, lo: np.ndarray, mid: np.ndarray, hi: np.ndarra
     return odds.astype(np.float32)
 
 
+def spread(length: int, tokens: int, rng: np.random.Generator) -> list[slice]:
+    """Blocks of a text of this length, both in tokens, that lie equally far apart; where more are wanted than it has, several
+    times as many, each time nothing twice."""
+    blocks, times = [], -(-tokens // length)
+    for _ in range(times):
+        left, sizes = tokens // times, []
+        while left:
+            sizes.append(min(int(rng.choice(BLOCKS)), left))
+            left -= sizes[-1]
+        gap, at = (length - sum(sizes)) / len(sizes), 0
+        for i, n in enumerate(sizes):
+            first = at + int((i + rng.random()) * gap)
+            blocks.append(slice(first, first + n))
+            at += n
+    return blocks
+
+
 def trace(
     model: Model, config: CodecConfig, ids: Path, out: Path, tokens: int, seed: int = 0, threads: int = 0
 ) -> None:
     """Lets the model's network and the mixer read about so many tokens of the training split in folder `ids` (data.tokenize
-    with the model's vocabulary), as much of each category as data.Mix draws, in lanes as a block has with that
-    configuration. Writes tokens.u16, offsets.i16 ([tokens, DEPTH], in 1/UNIT of a bit) and blocks.json (first token, tokens
+    with the model's vocabulary), as much of each category as data.Mix draws, from everywhere in it, in lanes as a block has
+    with that configuration. Writes tokens.u16, offsets.i16 ([tokens, DEPTH], in 1/UNIT of a bit) and blocks.json (first token, tokens
     and tree of each) to `out`."""
     out.mkdir(parents=True, exist_ok=True)
     vocabulary, engines, mix = Vocabulary(model), Engines(model, config, threads), Mix(ids, 1)
     paths, rng = Paths(model.depths), np.random.default_rng(seed)
-    plan = []
-    for category, share in zip(mix.names, mix.p, strict=True):
-        left, known = int(tokens * share), mix.ids[category]
-        at = int(rng.integers(len(known)))
-        while left > 0:  # one block behind the other, so that nothing comes twice before all has come
-            n = min(int(rng.choice(BLOCKS)), left, len(known) - at)
-            plan.append(known[at : at + n])
-            at, left = (at + n) % len(known), left - n
+    plan = [
+        mix.ids[category][part]
+        for category, share in zip(mix.names, mix.p, strict=True)
+        for part in spread(len(mix.ids[category]), int(tokens * share), rng)
+    ]
     blocks, first = [], 0
     with (out / "tokens.u16").open("wb") as text, (out / "offsets.i16").open("wb") as offsets:
         for i in rng.permutation(len(plan)):
