@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes the model `default`: runs/default.sh FOLDER_OF_TEXT OUT. It begins with the weights of `fast`, one and a half times as
-# wide and a layer deeper, and goes on three times from the weights that it had before integers came in, each time at a lower
-# rate; then twice more, each time from the mean of the last end and what it began with; and, from such a mean again, with
-# integers alone (so did default-6, whose end was shipped once). At last the same two with the loss of network and mixer
-# together, from the integers of default-8, and once more, longer, from the weights behind those of default-10. On two CPU
-# cores with AMX 7,000 to 10,000 tokens a second. On a GPU: far more tokens. The model is OUT/default-12/default.lmm.
+# Makes the model `default`: runs/default.sh FOLDER_OF_TEXT OUT. It begins with the weights of `fast` (before fast-2), one and
+# a half times as wide and a layer deeper, and goes on three times from the weights that it had before integers came in, each
+# time at a lower rate; then twice more, each time from the mean of the last end and what it began with; and, from such a mean
+# again, with integers alone (so did default-6, whose end was shipped once). At last the same two with the loss of network and
+# mixer together, from the integers of default-8, and once more, longer, from the weights behind those of default-10. On two
+# CPU cores with AMX 7,000 to 10,000 tokens a second. On a GPU: far more tokens. The model is OUT/default-12/default.lmm.
 set -eu
 data=$(realpath "$1") out=$(realpath -m "$2") init=(--init fast)
 cd "$(dirname "$0")/.."
