@@ -13,13 +13,13 @@ for run in default default-2 default-3 default-4 default-5 default-6 default-7 d
     mkdir -p "$out/$run"
     [ $run = default ] || cp "$out/default/vocabulary.json" "$out/$run"
     python -m lmcompress.training.cli --config runs/$run.json --data "$data" --name default --out "$out/$run" "${init[@]}"
-    end=$out/$run/run/checkpoint.pt
+    model=$out/$run/default.lmm end=$out/$run/run/checkpoint.pt
     case $run in
         default-4) init+=(--init "$end" --init "$end") ;;                # the third's, and twice this end: their mean
         default-7) init+=(--init "$end") ;;                              # as much of it as of what it began with
         default-5) init+=(--init "$end" --init "$end" --init "$end") ;;  # the same, of which there are three
-        default-8) shipped=$out/$run/default.lmm; init=(--beside "$shipped" --init "$shipped") ;;
-        default-10) init=(--beside "$out/$run/default.lmm" --init "$end") ;;
+        default-8) init=(--beside "$model" --init "$model") ;;
+        default-10) init=(--beside "$model" --init "$end") ;;
         default-9 | default-11) init+=(--init "$end") ;;                 # as much of it as of what it began with
         *) init=(--init "$out/$run/run/float.pt") ;;
     esac
