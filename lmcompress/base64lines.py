@@ -13,12 +13,21 @@ LONG = 60  # letters of a line, at least
 LINES = rb"(?m)^%b{%d,124}\r?\n(?:%b{2,124}={0,2}\r?\n)*" % (LETTERS, LONG, LETTERS)  # what may be some
 
 
+def size(n: int, length: int, end: bytes) -> int:
+    """How long what write() gives for n bytes is."""
+    letters = (n + 2) // 3 * 4
+    return letters + (-(-letters // length) * len(end) if length else 0)
+
+
 def write(content: bytes, length: int, end: bytes) -> bytes:
     """`content` in lines of `length` letters, the last one of what is left, each with `end`; with 0 in one run without."""
     letters = b64encode(content)
     if length == 0:
         return letters
-    return b"".join(letters[i : i + length] + end for i in range(0, len(letters), length))
+    out = bytearray()  # no object for each line
+    for i in range(0, len(letters), length):
+        out += letters[i : i + length] + end
+    return bytes(out)
 
 
 def read(coded: bytes, length: int, end: bytes) -> bytes | None:

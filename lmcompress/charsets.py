@@ -48,7 +48,7 @@ def encode(characters: str, charset: int) -> bytes:
 
 
 def _encode(characters: str, charset: int) -> bytes:
-    points = np.frombuffer(characters.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
+    points = np.frombuffer(characters.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.int64)
     escaped = points >= ESCAPE
     codes = np.where(escaped, points - ESCAPE, _codes(charset)[np.minimum(points, 0xFFFF)])
     if (codes < 0).any():

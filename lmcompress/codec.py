@@ -159,7 +159,9 @@ class Codec:
         tokenizer = self.vocabulary.tokenizer
         if tokenizer.size(tokens) > forms.GROWTH * raw_size:
             raise CorruptError("a block's tokens have more text than its size allows")
-        return forms.to_data(form, tokenizer.decode(tokens), raw_size)
+        text = tokenizer.decode(tokens)
+        del tokens
+        return forms.to_data(form, text, raw_size)
 
     def _decode_lanes(
         self,

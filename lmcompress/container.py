@@ -8,7 +8,7 @@ An archive is one member or several, one after the other. MemberWriter and Membe
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -62,7 +62,7 @@ class Header:
         if self.codec is not None:
             body.uint(len(self.codec), 1).put(self.codec)
         if self.model_digest is not None:
-            name = "".join(c for c in self.model_name if c.isprintable()).encode("utf-8", "ignore")[:MAX_NAME]
+            name = _printable(self.model_name).encode("utf-8", "ignore")[:MAX_NAME]
             name = name.decode("utf-8", "ignore").encode()  # no part of a character
             body.put(self.model_digest).uint(len(name), 1).put(name)
         return bytes(Writer(MAGIC).uint(VERSION, 1).uint(len(body.data), 1).put(body.data).crc())
@@ -94,9 +94,7 @@ class Header:
             raise CorruptError("the header contradicts itself") from None
         if body.remaining or not MIN_BLOCK_LOG <= block_log <= MAX_BLOCK_LOG or (codec is None and digest is not None):
             raise CorruptError("the header contradicts itself")
-        if not name.isprintable():
-            raise CorruptError("the model's name is not printable")
-        return Header(block_log, codec, digest, name)
+        return Header(block_log, codec, digest, _printable(name))
 
 
 @dataclass(frozen=True)
@@ -165,6 +163,11 @@ class Footer:
         if reader.remaining:
             raise CorruptError("the footer contradicts itself")
         return Footer(header_size, record_sizes, raw_sizes, digest)
+
+
+def _printable(name: str) -> str:
+    """A name without what this version of Python, or another one, would not print."""
+    return "".join(c for c in name if c.isprintable())
 
 
 def _check_crc(reader: Reader, start: int, what: str) -> None:
@@ -380,6 +383,9 @@ class Member:
             offset += record_size
             raw_offset += raw_size
         self.raw_size = raw_offset  # bytes of content
+        self._blocks = array(
+            "Q", (i for i, raw_size in enumerate(self.raw_sizes) if raw_size)
+        )  # records that are blocks
 
     def find(self, raw_offset: int) -> int:
         """The record that holds this byte of the member's content (0 <= raw_offset < raw_size)."""
@@ -388,11 +394,10 @@ class Member:
 
     def before(self, i: int, back: int) -> int:
         """The record whose block is so many blocks before record `i`. Raises CorruptError where there is none."""
-        for j in reversed(range(i)):
-            back -= self.raw_sizes[j] > 0
-            if back == 0:
-                return j
-        raise CorruptError("a block repeats one that there is not")
+        number = bisect_left(self._blocks, i) - back
+        if number < 0:
+            raise CorruptError("a block repeats one that there is not")
+        return self._blocks[number]
 
     def read(self, file: BinaryIO, i: int) -> Block | Skippable:
         """Record `i`, its payload checked. Raises CorruptError when it is damaged or not what the index says."""

@@ -6,6 +6,8 @@ the system's refusals are OSError; everything that an archive or a model file ca
 
 from __future__ import annotations
 
+TOO_LONG = "a block's text is longer than its size allows"
+
 
 class LMCompressError(Exception):
     """The archive, or the model it needs, cannot be used."""

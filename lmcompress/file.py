@@ -13,8 +13,10 @@ import hashlib
 import io
 import os
 import threading
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal, cast, overload
 
@@ -125,7 +127,9 @@ class _ContentReader(io.RawIOBase):
         self.engine_name: str | None = None
         self._failure: LMCompressError | None = None  # what ended the reading in order
         self._members: list[Member] | None = None
+        self._starts: list[int] = []  # where in the content each begins, and its end
         self._literals: dict[tuple[int, int], bytes] = {}  # by member and record, of blocks that others repeat
+        self._literals_size = 0  # bytes of them all
 
     def readable(self) -> bool:
         return True
@@ -143,7 +147,8 @@ class _ContentReader(io.RawIOBase):
         if whence == io.SEEK_CUR:
             offset += self._position
         elif whence == io.SEEK_END:
-            offset += sum(member.raw_size for member in self._index())
+            self._index()
+            offset += self._starts[-1]
         elif whence != io.SEEK_SET:
             raise ValueError(f"invalid value for whence: {whence}")
         if offset < 0:
@@ -191,10 +196,11 @@ class _ContentReader(io.RawIOBase):
         within_block = None if progress is None else lambda done: progress(start + done)
         more = self._ahead  # a stream's next bytes may be long in coming
         while (block := self._member.next(limit, within_block, more)) is None:
-            chunk = self._file.read(_CHUNK)
-            self._taken += len(chunk)
+            chunk = self._member.unused if self._member.finished else b""
+            if not chunk:  # so that many small members do not gather the rest of the file
+                chunk = self._file.read(_CHUNK)
+                self._taken += len(chunk)
             if self._member.finished:
-                chunk = self._member.unused + chunk
                 if not chunk:
                     return b""
                 if not MAGIC.startswith(chunk[: len(MAGIC)]):
@@ -214,30 +220,31 @@ class _ContentReader(io.RawIOBase):
         """Loads the block that holds `_position`, or one before it; False at the end."""
         if not self._seekable or self._position == self._next_start:
             return bool(self.next_block())
-        start = 0
-        for member in self._index():
-            if self._position < start + member.raw_size:
-                i = member.find(self._position - start)
-                self._block = self._block_at(member, i)
-                self._block_start = start + member.raw_offsets[i]
-                return True
-            start += member.raw_size
-        return False
+        members = self._index()
+        if self._position >= self._starts[-1]:
+            return False
+        number = bisect_right(self._starts, self._position) - 1
+        member, start = members[number], self._starts[number]
+        i = member.find(self._position - start)
+        self._block, self._block_start = self._block_at(member, i), start + member.raw_offsets[i]
+        return True
 
     def _block_at(self, member: Member, i: int) -> bytes:
         """The content of the block that is record `i`, and for that the literals of those that it repeats."""
         decoder = BlockDecoder(member.header, *self._options)
         opened = decoder.open(_block(member, self._file, i))
-        sources, most = dict[int, bytes](), reach(member.header.block_log)
+        sources, most, needed = dict[int, bytes](), reach(member.header.block_log), 0
         for back in {copy.back for copy in opened.copies} - {0}:
             key = member.start, member.before(i, back)
             if key not in self._literals:
                 self._literals[key] = decoder.literal(decoder.open(_block(member, self._file, key[1])))
+                self._literals_size += len(self._literals[key])
             sources[back] = self._literals[key]
-            if sum(map(len, sources.values())) > most:
+            needed += len(sources[back])
+            if needed > most:
                 raise CorruptError("a block repeats one that is too far away")
-            while sum(map(len, self._literals.values())) > most:
-                del self._literals[next(iter(self._literals))]
+            while self._literals_size > most:
+                self._literals_size -= len(self._literals.pop(next(iter(self._literals))))
         content = decoder.content(opened, decoder.literal(opened), sources.__getitem__)
         self.engine_name = decoder.engine_name or self.engine_name
         return content
@@ -245,6 +252,7 @@ class _ContentReader(io.RawIOBase):
     def _index(self) -> list[Member]:
         if self._members is None:
             self._members = read_members(self._file, start=self._base)
+            self._starts = [0, *accumulate(member.raw_size for member in self._members)]
         return self._members
 
 

@@ -16,9 +16,9 @@ from html.entities import codepoint2name
 
 import numpy as np
 
-from lmcompress import charsets, letters, mail, strings
+from lmcompress import charsets, letters, mail, marks, strings
 from lmcompress.charsets import ASIAN, CHARSETS, CHUNK, CYRILLIC, ESCAPE, ESCAPING, LATIN
-from lmcompress.errors import CorruptError, UnsupportedError
+from lmcompress.errors import TOO_LONG, CorruptError, UnsupportedError
 
 PLAIN, CAPITALS, RETURNS, LINES = 0, 0x20, 0x40, 0x80
 FLAGS = CAPITALS | RETURNS | LINES
@@ -192,11 +192,12 @@ def to_data(form: int, text: bytes, size: int) -> bytes:
     if form & LINES:
         text = text.replace(b"\n", b"\r\n").replace(b"\xff\r\n", b"\n")
     if charset in STRINGS.values():
-        text = strings.to_data(text)
+        text = strings.to_data(text, GROWTH * size)
     elif charset in LETTERS.values():
         text = letters.to_data(text, size)
     charset = WITHOUT.get(charset, charset)
     if charset == MAIL:
+        _allow(text, marks.count(text) + size)
         data = mail.to_data(text, size)
     else:
         data = text if charset == PLAIN else _encode(text, charset, size)
@@ -275,8 +276,7 @@ def _decode(data: bytes, charset: int, odd: int) -> bytes:
 
 def _encode(text: bytes, charset: int, size: int) -> bytes:
     """A text in a character set; `size`: characters that it has at most."""
-    if len(text) - _count(text, 0xC0, 0x80) > size:  # bytes that begin a character
-        raise CorruptError("a block's text is longer than its size allows")
+    _allow(text, size)
     try:
         characters = text.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
@@ -284,7 +284,18 @@ def _encode(text: bytes, charset: int, size: int) -> bytes:
     if charset in CHARSETS:
         return charsets.encode(characters, charset)
     part = _in_utf_16 if charset in UTF_16 else _in_ascii
-    return b"".join(part(characters[i : i + CHUNK], charset) for i in range(0, len(characters), CHUNK))
+    data = bytearray()
+    for i in range(0, len(characters), CHUNK):
+        data += part(characters[i : i + CHUNK], charset)
+        if len(data) > size:
+            raise CorruptError(TOO_LONG)
+    return bytes(data)
+
+
+def _allow(text: bytes, most: int) -> None:
+    """Raises CorruptError for more characters than that."""
+    if len(text) - _count(text, 0xC0, 0x80) > most:  # bytes that begin a character
+        raise CorruptError(TOO_LONG)
 
 
 def _in_utf_16(characters: str, charset: int) -> bytes:

@@ -48,7 +48,8 @@ def _arranged(found: list[str]) -> str:
 
 def to_data(text: bytes, size: int) -> bytes:
     """The content, of `size` characters at most, that has this text. Raises CorruptError."""
-    letters, _, characters = text.decode("utf-8", "surrogateescape").partition("\n")
+    line, _, rest = text.partition(b"\n")
+    letters, characters = (part.decode("utf-8", "surrogateescape") for part in (line, rest))
     if len(letters) > MOST or len(characters) > size:
         raise CorruptError("a block's text has more letters than there can be")
     characters = characters.translate({_WRONG + FIRST + i: letter for i, letter in enumerate(letters)})

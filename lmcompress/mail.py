@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 from lmcompress import base64lines, charsets
 from lmcompress.base64lines import LETTERS, LONG, end_of
-from lmcompress.errors import CorruptError
+from lmcompress.errors import TOO_LONG, CorruptError
 from lmcompress.marks import mark, replaced
 
 BREAK, JOIN, END = map(mark, range(3))
@@ -45,10 +45,11 @@ _OCTETS = re.compile(rb"(?:=[89A-F][0-9A-F])+")
 _NAMED = re.compile(rb"charset\s*=\s*\"?([a-z0-9_-]+)")
 _CODED_LINES = re.compile(base64lines.LINES)
 _CODED_WORD = re.compile(rb"(=\?([A-Za-z0-9_-]{1,40})\?[Bb]\?)(%b{3,}={0,2})(?=\?=)" % LETTERS)
-_MARK_OF_BREAK = re.compile(b"(" + BREAK + b"|" + JOIN + b")")
+_MARK_OF_BREAK = re.compile(BREAK + b"|" + JOIN)
 _MARK_OF_SET = mark(SET)[:3] + b"[\x93-\x9c]"
 _MARK_OF_TURN = re.compile(b"(" + mark(TURN)[:2] + b"[\xba\xbb][\x80-\xbf])(" + _MARK_OF_SET + b")?")
 _MARK_OF_BASE64 = mark(BASE64)[:3] + b"[\x80-\xbf](?:" + _MARK_OF_SET + b")?"
+_ASCII = bytes(range(128))
 _CONTROL = re.compile(rb"[\0-\x08\x0e-\x1f]")
 _MARKS = re.compile(mark(0)[:2] + b"[\xb8-\xbb]")
 _TRACES = [  # each begins with a byte that is quickly found
@@ -81,7 +82,17 @@ def to_text(data: bytes) -> bytes:
 def to_data(text: bytes, size: int) -> bytes:
     """The content that has this text. Raises CorruptError for a mark out of place, for characters that a set lacks, and for
     more than `size` bytes."""
-    lines, limit, charset = bytearray(), 0, 0
+    lines, limit, charset, left = bytearray(), 0, 0, size
+
+    def in_base64(begin: bytes, part: bytes) -> bytes:
+        nonlocal left
+        content, coded = _in_set(part, _set_of_mark(begin[4:])), begin[3] & 63
+        length, end = 4 * (coded & (CRLF - 1)), b"\r\n" if coded & CRLF else b"\n"
+        left -= base64lines.size(len(content), length, end)
+        if left < 0:
+            raise CorruptError(TOO_LONG)
+        return base64lines.write(content, length, end)
+
     for found in _LINE.finditer(text):
         line = found[0]
         if turn := _MARK_OF_TURN.match(line):
@@ -89,16 +100,12 @@ def to_data(text: bytes, size: int) -> bytes:
             charset = _set_of_mark(turn[2])
             if 0 < limit < SHORTEST:
                 raise CorruptError("a block's text has lines that are too short")
-        lines += _quoted(line, limit, charset) if limit else _in_set(line, charset)
-        if len(lines) > MOST * size:  # base64 becomes longer, but marks go
-            raise CorruptError("a block's text is longer than its size allows")
-    return replaced(bytes(lines), _MARK_OF_BASE64, END, _in_base64)
-
-
-def _in_base64(begin: bytes, part: bytes) -> bytes:
-    coded = begin[3] & 63
-    content, end = _in_set(part, _set_of_mark(begin[4:])), b"\r\n" if coded & CRLF else b"\n"
-    return base64lines.write(content, 4 * (coded & (CRLF - 1)), end)
+        most = MOST * size - len(lines)  # base64 becomes longer, but marks go
+        coded = _quoted(line, limit, charset, most) if limit else _in_set(line, charset)
+        if len(coded) > most:
+            raise CorruptError(TOO_LONG)
+        lines += coded
+    return replaced(bytes(lines), _MARK_OF_BASE64, END, in_base64)
 
 
 def _set(name: bytes) -> int:
@@ -263,11 +270,7 @@ def _unquoted(lines: list[bytes], latest: int, named: int) -> tuple[bytes, int, 
     if _OCTETS.search(text):
         charset = named if named and not _is_utf_8(_MARK_OF_BREAK.sub(b"", _OCTETS.sub(_octets, text))) else 0
     if charset:
-        parts = (
-            part if part in (BREAK, JOIN) else _of_set(_OCTETS.sub(_octets, part), named)
-            for part in _MARK_OF_BREAK.split(text)
-        )
-        text = b"".join(parts)
+        text = b"".join(_of_set(_OCTETS.sub(_octets, part), named) + behind for part, behind in _between_breaks(text))
     elif charset == 0:
         text = _POINTS.sub(_characters, text)
     return (text + last, limit, charset) if _comes_back(text + last, limit, charset, whole) else (b"", latest, None)
@@ -275,7 +278,7 @@ def _unquoted(lines: list[bytes], latest: int, named: int) -> tuple[bytes, int, 
 
 def _comes_back(text: bytes, limit: int, charset: int | None, whole: bytes) -> bool:
     try:
-        return _quoted(text, limit, charset or 0) == whole
+        return _quoted(text, limit, charset or 0, len(whole)) == whole
     except CorruptError:
         return False
 
@@ -307,21 +310,32 @@ def _characters(run: re.Match[bytes]) -> bytes:
     return content if _is_utf_8(content) else run[0]
 
 
-def _quoted(line: bytes, limit: int, charset: int) -> bytes:
-    """A line of text in quoted-printable."""
+def _quoted(line: bytes, limit: int, charset: int, most: int) -> bytes:
+    """A line of text in quoted-printable. Raises CorruptError as soon as it has more than `most` bytes before its end."""
     if len(line) <= limit and line.isascii():
         return line
     end = end_of(line)
     soft, coded, column = b"=" + (end or b"\n"), bytearray(), 0
-    for part in _MARK_OF_BREAK.split(line[: len(line) - len(end)]):
-        if part in (BREAK, JOIN):
-            coded += soft if part == BREAK else b""
-            column = 0
-            continue
-        letters, at = _ABOVE.sub(lambda run: b"=" + run[0].hex("=").upper().encode(), _in_set(part, charset)), 0
+    for part, behind in _between_breaks(line[: len(line) - len(end)]):
+        octets, at = _in_set(part, charset), 0
+        if len(coded) + len(octets) + 2 * len(octets.translate(None, _ASCII)) > most:
+            raise CorruptError(TOO_LONG)
+        letters = _ABOVE.sub(lambda run: b"=" + run[0].hex("=").upper().encode(), octets)
         while (due := _next_break(letters, at, limit - column)) < len(letters):
             coded += letters[at:due] + soft
             at, column = due, 0
         coded += letters[at:]
         column += due - at
-    return bytes(coded) + end
+        if behind:
+            coded += soft if behind == BREAK else b""
+            column = 0
+    return bytes(coded + end)
+
+
+def _between_breaks(text: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Parts of a text, each with what is behind it: BREAK, JOIN, or nothing."""
+    done = 0
+    for found in _MARK_OF_BREAK.finditer(text):
+        yield text[done : found.start()], found[0]
+        done = found.end()
+    yield text[done:], b""

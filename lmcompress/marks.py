@@ -20,9 +20,17 @@ def mark(number: int) -> bytes:
 def replaced(text: bytes, begin: bytes, end: bytes, content: Callable[[bytes, bytes], bytes]) -> bytes:
     """A text whose parts from a mark, a pattern without groups, to the mark `end` are what content(mark, part) gives. Raises
     CorruptError where these do not come in pairs."""
-    parts = re.split(b"(" + begin + b"|" + end + b")", text)
-    for i in range(1, len(parts), 4):
-        if parts[i] == end or parts[i + 2 : i + 3] != [end]:
+    out, done = bytearray(), 0
+    found = re.finditer(begin + b"|" + end, text)
+    for first in found:
+        last = next(found, None)
+        if first[0] == end or last is None or last[0] != end:
             raise CorruptError("a block's text has a mark out of place")
-        parts[i : i + 3] = [b"", content(parts[i], parts[i + 1]), b""]
-    return b"".join(parts)
+        out += text[done : first.start()] + content(first[0], text[first.end() : last.start()])
+        done = last.end()
+    return bytes(out + text[done:])
+
+
+def count(text: bytes) -> int:
+    """How many marks there are."""
+    return sum(text.count(mark(64 * i)[:3]) for i in range(4))

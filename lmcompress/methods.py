@@ -110,37 +110,48 @@ def load_for_writing(level: int, model: Model | str | Path | None, threads: int)
     return Loaded(codec.Codec(loaded, config, threads), codec.pack(config), loaded.digest, loaded.name)
 
 
-@lru_cache(maxsize=2)
-def load_for_reading(header: Header, model: Model | str | Path | None, threads: int, memory: int) -> Loaded:
+def load_for_reading(header: Header, model: Model | str | Path | None, threads: int, memory: int) -> BlockCodec:
     """The codec that a header names; its model is the given one if the digest fits, or one of the shipped. Raises
-    LimitError when the codec alone takes more than `memory` bytes, and MissingModelError."""
-    from lmcompress import codec, modelfile
-
+    LimitError when the codec alone takes more than `memory` bytes, MissingModelError, and CorruptError for a header that
+    names no codec or a network without a model."""
     if header.codec is None:
         raise CorruptError("a block needs a codec, but the header names none")
-    config = codec.unpack(header.codec)
+    codec = _load_for_reading(header.codec, header.model_digest, model, threads, memory)
+    if codec is None:
+        assert header.model_digest is not None
+        raise MissingModelError(
+            f"the archive needs the model {header.model_name!r} with SHA-256 {header.model_digest.hex()}, "
+            "which is not shipped with this version; give its file with --model (model=)"
+        )
+    return codec
+
+
+@lru_cache(maxsize=2)
+def _load_for_reading(
+    parameters: bytes, digest: bytes | None, model: Model | str | Path | None, threads: int, memory: int
+) -> BlockCodec | None:
+    """None where the model is not here."""
+    from lmcompress import codec, modelfile
+
+    config = codec.unpack(parameters)
+    if config.network and digest is None:
+        raise CorruptError("the header names a network, but no model")
     needed = LM_FIXED + (5 << config.mixer_bits) // 4
     if needed > memory:
         raise LimitError(f"the archive needs {needed} bytes of memory, more than the {memory} allowed")
     loaded = None
-    if header.model_digest is not None:
+    if digest is not None:
         given = None if model is None else modelfile.given(model)
-        if given is not None and given.digest == header.model_digest:
-            loaded = given
-        else:
-            try:
-                loaded = modelfile.find(header.model_digest)
-            except MissingModelError:
-                raise MissingModelError(
-                    f"the archive needs the model {header.model_name!r} with SHA-256 {header.model_digest.hex()}, "
-                    "which is not shipped with this version; give its file with --model (model=)"
-                ) from None
-    return Loaded(codec.Codec(loaded, config, threads), header.codec, header.model_digest, header.model_name)
+        try:
+            loaded = given if given is not None and given.digest == digest else modelfile.find(digest)
+        except MissingModelError:
+            return None
+    return codec.Codec(loaded, config, threads)
 
 
 def _forget() -> None:
     load_for_writing.cache_clear()
-    load_for_reading.cache_clear()
+    _load_for_reading.cache_clear()
 
 
 if hasattr(os, "register_at_fork"):  # a forked child must not wait for an engine that a thread of its parent was using
@@ -254,7 +265,7 @@ class BlockDecoder:
 
     @property
     def _codec(self) -> BlockCodec:
-        return load_for_reading(self._header, self._model, self._threads, self._memory).codec
+        return load_for_reading(self._header, self._model, self._threads, self._memory)
 
     def open(self, block: Block) -> Opened:
         """Raises CorruptError, LimitError, MissingModelError where it is clear at once that it cannot be decoded."""

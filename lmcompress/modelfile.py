@@ -33,6 +33,7 @@ SHIPPED = Path(__file__).parent / "models"
 SUFFIX = ".lmm"
 MAX_FILE = 1 << 30
 MAX_TREES = 64
+MAX_TRIE = 65534  # nodes below the root (segment.c)
 DIGEST_SIZE = 32
 
 
@@ -189,6 +190,8 @@ def loads(data: bytes) -> Model:
         raise CorruptError(f"damaged model file: {error}") from None
     if len(set(pieces)) != V or not SINGLES <= set(pieces) or START not in pieces or 0 in costs:
         raise CorruptError("damaged model file: vocabulary")
+    if len(text) > MAX_TRIE and len({p[:n] for p in pieces for n in range(1, len(p) + 1)}) > MAX_TRIE:
+        raise UnsupportedError(f"the model's pieces have more than {MAX_TRIE} beginnings")
     embed, head, head_scale, head_gain = (fields.pop(n)[0] for n in ("embed", "head", "head_scale", "head_gain"))
     layers = tuple(Layer(**{n: a[i] for n, a in fields.items()}) for i in range(config.n_layer))
     card = header.get("card", {})
@@ -215,7 +218,7 @@ def _check_array(name: str, array: np.ndarray) -> None:
     if name == "score":
         good = array.min() >= 1 and array.max() <= 511
     elif name.endswith("_gain"):
-        good = bool(np.isin(array, np.exp2(-np.arange(8, dtype=np.float32))).all())
+        good = bool(np.isin(array, np.ldexp(np.float32(1), -np.arange(8))).all())
     elif array.dtype.kind == "f":
         good = bool(np.isfinite(array).all()) and array.min() >= 2.0**-40 and array.max() <= 2.0**10
     else:

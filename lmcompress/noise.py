@@ -18,7 +18,7 @@ from lmcompress.errors import CorruptError
 WINDOW, STEP = 4096, 512  # bytes that are looked at together; by which ends are found
 INCOMPRESSIBLE = 0.97  # of its size, from which on what zlib leaves says noise
 VARIED = 190  # different bytes in 512 of noise, at least (it has about 221, prose 50)
-SHORTEST = 1024  # letters of base64
+SHORTEST = 1024  # letters of base64; of other noise a window
 
 _BASE64 = re.compile(base64lines.LINES + rb"|(?<!%b)%b{%d,}={0,2}" % (LETTERS, LETTERS, SHORTEST))
 _AS_A = re.sub(rb"(?s)%b|[=\r\n]|(.)" % LETTERS, lambda byte: b" " if byte[1] else b"A", bytes(range(256)))
@@ -44,10 +44,7 @@ class Part:
     @property
     def content_size(self) -> int:
         """Bytes of the content that it makes."""
-        if self.line is None:
-            return self.size
-        letters = (self.size + 2) // 3 * 4
-        return letters + (-(-letters // self.line) * len(self.end) if self.line else 0)
+        return self.size if self.line is None else base64lines.size(self.size, self.line, self.end)
 
     def content(self, noise: bytes) -> bytes:
         """What the content has for it."""
@@ -94,7 +91,7 @@ def parse(reader: Reader, content_size: int) -> tuple[list[Part], int]:
     """The parts, and the size of the rest, of a content of so many bytes. Raises CorruptError where they do not fit it."""
     parts: list[Part] = []
     start, left = 0, content_size
-    for _ in range(reader.varint(content_size)):
+    for _ in range(reader.varint(content_size // SHORTEST)):
         start += reader.varint(content_size)
         size, coded = reader.varint(content_size), reader.varint(2 * content_size + 2)
         part = Part(start, size, (coded - 1) // 2, coded % 2 == 0) if coded else Part(start, size)

@@ -229,7 +229,7 @@ class MemberDecoder:
         self._read: deque[Opened] = deque()
         self._blocks: InOrder[bytes] = InOrder(self._threads)  # literals of the first of them
         self._history: History | None = None
-        self._failure: LMCompressError | None = None  # what is behind the last of them
+        self._failure: BaseException | None = None  # what is behind the last of them
         self.finished = False  # the member has ended, and its digest is right
         self.feed = self._parser.feed
         self.metadata: dict[str, str] = {}  # of the records that came so far
@@ -256,11 +256,17 @@ class MemberDecoder:
         self._begin()
         if self._blocks:
             assert self._decoder is not None and self._history is not None
-            literal = self._blocks.take(progress)
-            data = self._decoder.content(self._read.popleft(), literal, self._history.source)
-            self._history.add(literal)
-            self._digest.update(data)
-            return data
+            literal = self._blocks.take(progress)  # what fails here may be tried again
+            try:
+                data = self._decoder.content(self._read.popleft(), literal, self._history.source)
+                self._history.add(literal)
+                self._digest.update(data)
+                return data
+            except BaseException as error:
+                self._failure = error
+                self._read.clear()
+                self._blocks.cancel()
+                raise
         if self._failure is not None:
             raise self._failure
         if self._expected is not None and self._expected != self._digest.digest()[: len(self._expected)]:
@@ -336,7 +342,7 @@ class LMDecompressor:
         self._left = max_output
         self._eof = False
         self._starving = True  # the last attempt at a block found too few bytes
-        self._failure: LMCompressError | None = None
+        self._failure: BaseException | None = None  # what went wrong, as content was lost then
 
     @property
     def eof(self) -> bool:
@@ -365,16 +371,19 @@ class LMDecompressor:
             raise EOFError("the member has ended")
         if self._failure is not None:
             raise self._failure
+        try:
+            return self._decompress(data, max_length)
+        except BaseException as error:
+            self._failure = error
+            raise
+
+    def _decompress(self, data: Buffer, max_length: int) -> bytes:
         self._member.feed(data)
         self._starving = False
         out = bytearray()
         while max_length < 0 or len(out) < max_length:
             if not self._ready:
-                try:
-                    block = self._member.next(self._left)
-                except LMCompressError as error:
-                    self._failure = error
-                    raise
+                block = self._member.next(self._left)
                 self._starving = block is None
                 if block is None:
                     break

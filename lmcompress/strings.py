@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from lmcompress.errors import TOO_LONG, CorruptError
 from lmcompress.marks import mark, replaced
 
 OPEN, END, LEAD = map(mark, range(3))
@@ -15,7 +16,9 @@ LEAST = 5  # escapes of a string
 SHARE = 256  # bytes for each escape, at most
 ESCAPES = {rb"\\": b"\\", rb"\"": b'"', rb"\n": b"\n", rb"\r": b"\r", rb"\t": b"\t"}
 
-_STRING = re.compile(rb'"((?:[^"\\\n\r\t]|\\.)*)"')
+_STRING = re.compile(
+    rb'"([^"\\\n\r\t]*(?:\\.[^"\\\n\r\t]*)*)("?)'
+)  # one without its end too: not tried again from each quote in it
 _ESCAPE = re.compile(rb"\\(?:[\\\"nrt])?")
 
 
@@ -28,17 +31,19 @@ def to_text(data: bytes) -> bytes:
 
 
 def _opened(string: re.Match[bytes]) -> bytes:
-    if string[1].count(b"\\") < LEAST:
+    if not string[2] or string[1].count(b"\\") < LEAST:
         return string[0]
     return b'"' + OPEN + _ESCAPE.sub(lambda escape: ESCAPES.get(escape[0], LEAD), string[1]) + END + b'"'
 
 
-def to_data(text: bytes) -> bytes:
-    """The content that has this text. Raises CorruptError for a mark out of place."""
-    return replaced(text, OPEN, END, _closed)
+def to_data(text: bytes, most: int) -> bytes:
+    """The content that has this text. Raises CorruptError for a mark out of place, and for strings of more than `most` bytes."""
 
+    def closed(_: bytes, part: bytes) -> bytes:
+        if len(part) + sum(map(part.count, ESCAPES.values())) > most:
+            raise CorruptError(TOO_LONG)
+        for escape, character in ESCAPES.items():  # the backslash first
+            part = part.replace(character, escape)
+        return part.replace(LEAD, b"\\")
 
-def _closed(_: bytes, part: bytes) -> bytes:
-    for escape, character in ESCAPES.items():  # the backslash first
-        part = part.replace(character, escape)
-    return part.replace(LEAD, b"\\")
+    return replaced(text, OPEN, END, closed)

@@ -13,13 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmcompress import choice, forms, modelfile
-from lmcompress.bits import Reader, Writer
+from lmcompress.bits import Reader, Writer, crc32
 from lmcompress.choice import ALONE, LEARNING, PIECES, Way
 from lmcompress.codec import MAX_LANES, Codec, head, layout, pack, spans, tokens_of, unpack
 from lmcompress.coder import BACKENDS
 from lmcompress.config import CodecConfig, ModelConfig
+from lmcompress.container import LM, Block, Header
 from lmcompress.distribution import Distribution
 from lmcompress.errors import CorruptError, UnsupportedError
+from lmcompress.methods import BlockDecoder
 from lmcompress.predictor import NetworkAlone
 from lmcompress.tree import Tree
 from tests.models import random_model
@@ -241,6 +243,14 @@ def test_memory_counts_tables_lanes_and_text() -> None:
     assert memory(CodecConfig(1 << 10, 22, network=False), 1 << 20) < memory(many, 1 << 20)
     tables, weights = 5 << 20, 2 * MODEL.config.vocab_size * MODEL.config.d_model
     assert memory(few, 1 << 20) - memory(CodecConfig(1 << 20, 0), 1 << 20) >= tables + weights
+
+
+@pytest.mark.parametrize("mixer_bits", [0, 16])
+def test_a_network_without_a_model_is_no_header(mixer_bits: int) -> None:
+    header = Header(20, pack(CodecConfig(1 << 14, mixer_bits)))
+    block = Block(LM, 9, 2, 0, crc32(b"ab"), b"ab")
+    with pytest.raises(CorruptError, match="no model"):
+        BlockDecoder(header, None, 1, 1 << 30).open(block)
 
 
 @pytest.mark.parametrize("config", CONFIGS)

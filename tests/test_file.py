@@ -366,6 +366,43 @@ def test_what_fails_for_other_reasons_may_be_tried_again(monkeypatch: pytest.Mon
     assert out == data and (threads > 1 or MemoryError in errors)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_is_interrupted_otherwise_leaves_nothing_out(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    data = fakes.text(5 * 4096)
+    coded = lmcompress.compress(data, block_size=4096, check=False)
+    content, calls = BlockDecoder.content, list[int]()
+
+    def interrupted(*arguments: Any) -> bytes:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return content(*arguments)
+
+    monkeypatch.setattr(BlockDecoder, "content", interrupted)
+    decompressor = LMDecompressor(threads=threads)
+    for piece in (coded, b""):  # the first block was decoded, too, and never returned
+        with pytest.raises(KeyboardInterrupt):
+            decompressor.decompress(piece)
+    calls.clear()
+    with LMFile(io.BytesIO(coded), threads=threads) as file:
+        out = b""
+        for _ in range(3):
+            try:
+                out += file.read1(4096)
+            except KeyboardInterrupt:
+                pass
+    assert out == data[: len(out)] and len(calls) == 2
+
+
+def test_small_members_do_not_gather_the_rest_of_the_file() -> None:
+    coded = lmcompress.compress(b"a member")
+    file = io.BytesIO(coded * (1_000_000 // len(coded)))
+    with LMFile(file) as members:
+        assert members.read(9_000) == b"a member" * 1125
+        assert file.tell() == 1 << 18
+        assert members.read() == b"a member" * (1_000_000 // len(coded) - 1125)
+
+
 def test_a_writer_that_has_failed_makes_no_archive(monkeypatch: pytest.MonkeyPatch) -> None:
     encode = fakes.FakeCodec.encode
 
@@ -549,7 +586,7 @@ def test_a_member_that_cannot_be_read_costs_no_other(monkeypatch: pytest.MonkeyP
     later = bytes(Writer(good[:7] + b"\x02" + good[8 : 9 + good[8]]).crc()) + good[13 + good[8] :]
     load = fakes.load_for_reading
 
-    def refusing(header: Header, *rest: Any) -> methods.Loaded:
+    def refusing(header: Header, *rest: Any) -> fakes.FakeCodec:
         if header.model_digest == fakes.DIGESTS["other"]:
             raise lmcompress.UnsupportedError("parameters")
         return load(header, *rest)

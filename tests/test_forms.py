@@ -8,6 +8,7 @@ import json
 import quopri
 import random
 import re
+import tracemalloc
 from collections.abc import Callable
 from html.entities import codepoint2name
 from pathlib import Path
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from benchmarks.charsets import table
 from lmcompress import charsets, compress, decompress, forms, letters, mail, marks, modelfile, strings
 from lmcompress.errors import CorruptError, UnsupportedError
+from lmcompress.marks import mark
 
 SAMPLES = Path(__file__).parent.parent / "corpora" / "samples"
 ENGLISH = (SAMPLES / "alice29.txt").read_bytes().decode().replace("\r\n", "\n")[:20000]
@@ -211,14 +213,29 @@ def test_strings_of_json_are_their_text() -> None:
 @given(
     st.lists(
         st.sampled_from(
-            ['"', "\\", "n", "t", "u00e9", "/", "\n", "\r", "\t", "x", "é", '"\\n\\n\\n\\n\\n\\n"', "\\\\\\\\\\\\"]
+            [
+                '"',
+                "\\",
+                '\\"',
+                "n",
+                "t",
+                "u00e9",
+                "/",
+                "\n",
+                "\r",
+                "\t",
+                "x",
+                "é",
+                '"\\n\\n\\n\\n\\n\\n"',
+                "\\\\\\\\\\\\",
+            ]
         ),
         max_size=60,
     )
 )
 def test_any_strings_come_back(parts: list[str]) -> None:
     data = "".join(parts).encode()
-    assert strings.to_data(strings.to_text(data)) == data
+    assert strings.to_data(strings.to_text(data), 2 * len(data)) == data
     there_and_back(data)
 
 
@@ -319,6 +336,39 @@ def test_unknown_forms_are_refused(form: int) -> None:
 def test_text_that_no_content_has_is_refused(form: int, text: bytes, size: int) -> None:
     with pytest.raises(CorruptError):
         forms.to_data(form, text, size)
+
+
+MEGABYTE = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        (forms.MAIL, mark(mail.BASE64 + 1) + b" " * (4 * MEGABYTE - 8) + mail.END),
+        (forms.MAIL, mark(mail.BASE64 + 15) + b" " * (4 * MEGABYTE - 8) + mail.END),
+        (forms.MAIL, mark(mail.TURN + 16) + "é".encode() * (2 * MEGABYTE - 4)),
+        (21, (strings.OPEN + strings.END) * (MEGABYTE // 2)),
+        (21, strings.OPEN + b'"' * (4 * MEGABYTE - 8) + strings.END),
+        (27, "\U0001f600\n".encode() + b" " * (4 * MEGABYTE - 5)),
+    ],
+)
+def test_text_takes_memory_in_proportion_to_the_size_of_its_content(form: int, text: bytes) -> None:
+    """What codec.memory() has for a byte of content, less the text itself."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptError):
+            forms.to_data(form, text, MEGABYTE)
+        assert tracemalloc.get_traced_memory()[1] < 16 * MEGABYTE
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_string_that_does_not_end_is_read_once() -> None:
+    """This would take minutes if it was tried again from each of its quotes."""
+    text = b'["' + rb"\"\n" * 100_000
+    assert strings.to_text(text) == text
+    end, closed = b'\n"' + rb"\n" * 3000 + b'"', b'\n"' + strings.OPEN + b"\n" * 3000 + strings.END + b'"'
+    assert strings.to_text(text + end) == text + closed
 
 
 def test_the_tables_are_what_they_are_for_ever() -> None:

@@ -16,6 +16,7 @@ from lmcompress import modelfile
 from lmcompress.config import ModelConfig
 from lmcompress.errors import CorruptError, LMCompressError, MissingModelError, UnsupportedError
 from lmcompress.modelfile import MAGIC, Model, dumps, loads
+from lmcompress.tokenizer import Tokenizer
 from tests.models import random_model
 
 CONFIG = ModelConfig(320, 64, 2, 1, 128, 8)
@@ -146,6 +147,21 @@ def test_hostile_headers_and_vocabularies_are_damage(model: Model) -> None:
     lacking = dataclasses.replace(model, tokenizer=dataclasses.replace(model.tokenizer, pieces=tuple(pieces)))
     with pytest.raises(CorruptError, match="vocabulary"):
         loads(dumps(lacking))
+
+
+def test_pieces_that_begin_in_too_many_ways_are_refused(model: Model) -> None:
+    rng = random.Random(0)
+    config = dataclasses.replace(model.config, vocab_size=256 + 1056)
+    pieces = (*(bytes([i]) for i in range(256)), *(rng.randbytes(64) for _ in range(1056)))
+    large = random_model(config)
+    with pytest.raises(UnsupportedError, match="beginnings"):
+        loads(dumps(dataclasses.replace(large, tokenizer=Tokenizer(pieces, (1,) * len(pieces)))))
+    few = (*pieces[:256], *(b"%064d" % i for i in range(1056)))
+    assert (
+        loads(dumps(dataclasses.replace(large, tokenizer=Tokenizer(few, (1,) * len(few)))))
+        .tokenizer.encode(b"0" * 64)
+        .size
+    )
 
 
 @pytest.mark.parametrize("name", ["文" * 22, "a\tb", "\u202ename", "\ud83d", ""])

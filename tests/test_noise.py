@@ -106,7 +106,8 @@ def test_anything_comes_back(pieces: list[tuple[str, int, int]]) -> None:
         (1, 0, 30, 2),  # CR LF without lines
         (1, 0, 30, 1 + 2 * 59),  # lines too short to be any
         (1 << 40,),
-        (3, 0, 1, 0),  # fewer than it says
+        (1, 0, 1, 0, 0, 1, 0),  # fewer than it says
+        (3, 0, 1, 0, 0, 1, 0, 0, 1, 0),  # more than there can be
     ],
 )
 def test_parts_that_cannot_be_are_refused(numbers: tuple[int, ...]) -> None:

@@ -6,7 +6,7 @@
 #include <float.h>
 #include <math.h>
 
-#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD == 2
+#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16 /* 16: only for half precision */
 #error "binary32 arithmetic must round to binary32 (on 32-bit x86: -msse2 -mfpmath=sse)"
 #endif
 #if defined(__GNUC__) || defined(__clang__)
