@@ -366,7 +366,8 @@ class LMDecompressor:
 
     def decompress(self, data: Buffer, max_length: int = -1) -> bytes:
         """Content that `data` completes, at most `max_length` bytes if that is not negative; the rest comes with the
-        next calls. Raises EOFError after the end, and any LMCompressError, again and again: nothing is left out."""
+        next calls. Raises EOFError after the end, and any LMCompressError. What it raises, it raises again and again:
+        nothing is left out."""
         if self._eof:
             raise EOFError("the member has ended")
         if self._failure is not None:
