@@ -89,6 +89,8 @@ def extract(
     refusing = _Refusing(filter)
     with LMFile(archive, **options) as file, _open_tar(file, "r") as tar:
         tar.extractall(target, filter=refusing)
+        while file.read(1 << 20):  # a tar's end is not the archive's, where it is known whether all was right
+            pass
     if refusing.errors:
         told = [str(error) for error in refusing.errors[:MOST_TOLD]]
         if len(refusing.errors) > MOST_TOLD:

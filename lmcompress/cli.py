@@ -6,10 +6,13 @@ file; 2 nothing worse than files skipped. Everything heavy is imported when it i
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import json
 import os
+import re
+import select
 import signal
 import sys
 import time
@@ -135,7 +138,7 @@ def _levels(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("-t", "--test", is_flag=True)
 @click.option("-l", "--list", is_flag=True)
 @click.option("-c", "--stdout", "--to-stdout", is_flag=True)
-@click.option("-o", "--output", type=click.Path())
+@click.option("-o", "--output", type=click.Path(readable=False))
 @click.option("-f", "--force", is_flag=True)
 @click.option("-k", "--keep", is_flag=True)
 @click.option("--rm", "remove", is_flag=True)
@@ -146,11 +149,11 @@ def _levels(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("-r", "--recursive", is_flag=True)
 @click.option("--exclude-compressed", is_flag=True)
 @click.option("--filelist", type=click.Path())
-@click.option("--output-dir-flat", type=click.Path())
-@click.option("--output-dir-mirror", type=click.Path())
+@click.option("--output-dir-flat", type=click.Path(readable=False))
+@click.option("--output-dir-mirror", type=click.Path(readable=False))
 @_levels
 @click.option("--model")
-@click.option("-T", "--threads", type=click.IntRange(0), envvar="LMC_THREADS", default=0)
+@click.option("-T", "--threads", type=click.IntRange(0))
 @click.option("--check/--no-check", default=True)
 @click.option("--block-size", callback=_to_size)
 @click.option("--independent", is_flag=True)
@@ -169,6 +172,11 @@ def command(ctx: click.Context, /, files: tuple[str, ...], keep: bool, **given: 
         level = DEFAULT_LEVEL
     if str(level) not in map(str, LEVELS):
         raise click.UsageError(f"LMC_LEVEL is {level!r}, not one of {min(LEVELS)} to {max(LEVELS)}")
+    if given["threads"] is None:
+        threads = os.environ.get("LMC_THREADS") or "0"
+        if not threads.isascii() or not threads.isdigit():
+            raise click.UsageError(f"LMC_THREADS is {threads!r}, not a number of threads")
+        given["threads"] = int(threads)
     given["stdout"] = given["stdout"] or given["output"] == "-"
     given["output"] = None if given["output"] == "-" else given["output"]
     options = Options(level=int(level), **given)
@@ -181,9 +189,10 @@ def command(ctx: click.Context, /, files: tuple[str, ...], keep: bool, **given: 
             raise click.ClickException(f"{options.model}: {error}") from None
     names = list(files)
     if options.filelist is not None:
-        data = sys.stdin.buffer.read() if options.filelist == "-" else Path(options.filelist).read_bytes()
+        data = _standard_input().read() if options.filelist == "-" else Path(options.filelist).read_bytes()
+        text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
         try:
-            names += paths.read_filelist(io.StringIO(data.decode("utf-8", "surrogateescape"), None))
+            names += paths.read_filelist(io.StringIO(text, None))
         except ValueError as error:
             raise click.UsageError(f"{options.filelist}: {error}") from None
         if options.filelist == "-" and "-" in names:
@@ -202,6 +211,10 @@ def command(ctx: click.Context, /, files: tuple[str, ...], keep: bool, **given: 
         raise click.UsageError("--range is not for -t, -l and --recover")
     if options.output_dir_flat is not None and options.output_dir_mirror is not None:
         raise click.UsageError("--output-dir-flat and --output-dir-mirror exclude each other")
+    if (options.output_dir_flat or options.output_dir_mirror) and (options.stdout or options.output is not None):
+        raise click.UsageError("a folder for the output excludes -c and -o")
+    if options.max_output is not None and not (options.decompress or options.test or options.list):
+        raise click.UsageError("--max-output is for decompression")
     if options.block_size is not None and not 1 << MIN_BLOCK_LOG <= options.block_size <= 1 << MAX_BLOCK_LOG:
         raise click.UsageError("a block has 1K to 1G of content")
     ctx.exit(Run(options).run(names))
@@ -216,6 +229,7 @@ class Run:
         self.totals = [0, 0, 0]  # files done, bytes read, bytes written
         self.made: set[tuple[int, int]] = set()  # device and inode of every output
         self.complaint = ""  # the latest
+        self.target_name = ""  # of the one that is written to
         self.chatty = options.quiet == 0 and (options.verbose > 0 or sys.stderr.isatty())
 
     def run(self, names: list[str]) -> int:
@@ -230,6 +244,8 @@ class Run:
         return 1 if self.errors or self.damaged else 2 if self.skipped else 0
 
     def _convert(self, names: list[str]) -> None:
+        import numpy  # noqa: F401  # where memory is short, this may end the process: not when there is a temporary file
+
         options = self.options
         sources = list(self._sources(names))
         to_stdout = options.stdout or (options.output is None and (names == ["-"] or options.range is not None))
@@ -254,7 +270,8 @@ class Run:
         """The files to process; folders opened with -r."""
         reading = self.options.decompress or self.options.test or self.options.list
         for name in names:
-            if name != "-" and self.options.recursive and os.path.isdir(name) and not os.path.islink(name):
+            followed = self.options.force or not os.path.islink(name)
+            if name != "-" and self.options.recursive and os.path.isdir(name) and followed:
                 for path in paths.walk(Path(name), self._fail):
                     if (path.suffix in (paths.SUFFIX, *paths.SHORT_SUFFIXES)) == reading:
                         yield str(path)
@@ -288,8 +305,12 @@ class Run:
         options = self.options
         if options.remove and len(sources) > 1:
             raise click.UsageError("--rm with several files in one -o would lose which is which")
+        if not sources:
+            self.skipped += 1
+            self._complain(str(path), "skipped: no file to make it of", 1)
+            return
         if path.exists() and not path.is_file():  # a device or a pipe is written to, not replaced
-            with path.open("wb") as target:
+            with _naming(str(path)), path.open("wb") as target:
                 for source in sources:
                     with self._reporting(source):
                         self._one(source, target, str(path))
@@ -321,8 +342,7 @@ class Run:
                 name = path.with_name(paths.restored_name(stored[0])) if stored else name
         else:
             name = paths.compressed_name(path)
-            if options.exclude_compressed and path.suffix.lower() in paths.COMPRESSED:
-                raise paths.Skip(f"compressed already, by its suffix {path.suffix}")
+        self._check_kind(source)
         folders = (Path(f) if f is not None else None for f in (options.output_dir_flat, options.output_dir_mirror))
         name = paths.placed(name, path, *folders)
         paths.check_target(name, path, self.made)
@@ -333,6 +353,11 @@ class Run:
         self.made.add(paths.identity(name))
         if options.remove and self.damaged == damaged:
             self._remove(path, before)
+
+    def _check_kind(self, source: str) -> None:
+        suffix = Path(source).suffix
+        if self.options.exclude_compressed and not self.options.decompress and suffix.lower() in paths.COMPRESSED:
+            raise paths.Skip(f"compressed already, by its suffix {suffix}")
 
     def _stored_names(self, path: Path) -> list[str]:
         """What the members say of their names; nothing where that is lost and --recover is asked for."""
@@ -351,6 +376,8 @@ class Run:
 
     def _one(self, source: str, target: BinaryIO, target_name: str) -> None:
         """One source to an open target."""
+        self._check_kind(source)
+        self.target_name = target_name
         with self._open(source) as file, _progress(self.options, source, file) as progress:
             begin, engine = time.perf_counter(), None
             if self.options.recover:
@@ -375,7 +402,7 @@ class Run:
             return
         if sys.stdin.isatty() and not self.options.force:
             raise paths.Skip("a terminal; name a file, or -h for help")
-        yield cast(BinaryIO, sys.stdin.buffer)
+        yield _standard_input()
 
     def _compress(
         self, source: str, file: BinaryIO, target: BinaryIO, progress: Progress
@@ -393,9 +420,13 @@ class Run:
         read = written = 0
         while chunk := file.read(CHUNK):
             read += len(chunk)
-            written += target.write(compressor.compress(chunk))
-        written += target.write(compressor.flush())
+            written += self._write(target, compressor.compress(chunk))
+        written += self._write(target, compressor.flush())
         return read, written, compressor.engine_name
+
+    def _write(self, target: BinaryIO, data: bytes) -> int:
+        with _naming(self.target_name):
+            return target.write(data)
 
     def _warn_of_memory(self, source: str, size: int) -> None:
         """Tells when blocks of `size` bytes may take more memory to decode than is allowed unless asked for."""
@@ -429,7 +460,7 @@ class Run:
             written += len(chunk)
             if options.max_output is not None and written > options.max_output:
                 raise LimitError("the content is longer than allowed (--max-output)")
-            target.write(chunk)
+            self._write(target, chunk)
         return counter.count, written, None if content is None else content.engine_name
 
     def _recover(self, source: str, file: BinaryIO, target: BinaryIO, progress: Progress) -> tuple[int, int]:
@@ -441,6 +472,8 @@ class Run:
             max_output=options.max_output, progress=lambda done: progress(done, 0),
         )  # fmt: skip
         self._report(source, result)
+        if not result.intact and not result.recovered:
+            raise CorruptError("nothing of it is left")
         self.damaged += not result.intact
         return file.seek(0, io.SEEK_END), result.recovered
 
@@ -497,6 +530,39 @@ class Run:
                 tested[-1]["error"] = self.complaint
         if options.json:
             click.echo(json.dumps(tested, indent=1))
+
+
+def _standard_input() -> BinaryIO:
+    """Standard input. Where whoever shares it has told it not to wait, this one does: nothing there yet is not its end."""
+    file = cast(BinaryIO, sys.stdin.buffer)
+    raw = getattr(file, "raw", None)
+    return file if raw is None or file.seekable() else io.BufferedReader(_Waiting(raw))
+
+
+class _Waiting(io.RawIOBase):
+    """A raw file that may have nothing to give for a while, as one that waits."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self._raw = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while (size := cast("int | None", self._raw.readinto(buffer))) is None:
+            select.select([self._raw], [], [])
+        return size
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Errors of the system that name no file name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = name
+        raise
 
 
 class _Counted(io.RawIOBase):
@@ -607,6 +673,8 @@ def _explained(error: Exception) -> str:
         return error.strerror or str(error)
     if isinstance(error, MemoryError):
         return "not enough memory"
+    if isinstance(error, ImportError):
+        return f"what is needed cannot be loaded: {error.__cause__ or error}"
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"internal error, please report it: {error!r} in {place.name}, {place.filename}:{place.lineno}"
 
@@ -624,7 +692,10 @@ def train(arguments: tuple[str, ...]) -> None:
     training.train.main(list(arguments), prog_name="lmcompress train", standalone_mode=False)
 
 
-@click.command("models")
+_BOTH = {"help_option_names": ["-h", "--help"]}
+
+
+@click.command("models", context_settings=_BOTH)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def models(as_json: bool) -> None:
     """Lists the models that this version ships, what they know, and the levels that use them: lanes and the most memory
@@ -661,17 +732,14 @@ def models(as_json: bool) -> None:
     click.echo("Sizes and speeds of a text of yours: lmcompress bench FILE")
 
 
-@click.command("bench")
+@click.command("bench", context_settings=_BOTH)
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
 @click.option("--levels", default="1-9", help="One level, or FIRST-LAST.", show_default=True)
 @click.option("-T", "--threads", type=click.IntRange(0), default=0, help="0: all cores.")
 def bench(files: tuple[str, ...], levels: str, threads: int) -> None:
     """Compresses files in memory at several levels: size and speed both ways."""
-    first, _, last = levels.partition("-")
-    try:
-        chosen = [n for n in LEVELS if int(first) <= n <= int(last or first)]
-    except ValueError:
-        chosen = []
+    found = re.fullmatch("([1-9])(?:-([1-9]))?", levels)
+    chosen = [n for n in LEVELS if int(found[1]) <= n <= int(found[2] or found[1])] if found else []
     if not chosen:
         raise click.UsageError(f"levels {levels!r} are not N or N-M, of {min(LEVELS)} to {max(LEVELS)}")
     for name in files:
@@ -686,7 +754,7 @@ def bench(files: tuple[str, ...], levels: str, threads: int) -> None:
                 raise click.ClickException(f"{name} does not come back at level {level}")
             there, back = (len(data) / 1e6 / max(b - a, 1e-9) for a, b in zip(times, times[1:], strict=False))
             ratio = _ratio(len(data), len(archive), False)
-            click.echo(f"-{level}  {ratio}  {there:.3f} MB/s, back {back:.3f} MB/s  {name}")
+            click.echo(f"-{level}  {ratio}  {there:.3f} MB/s, back {back:.3f} MB/s  {_printable(name)}")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

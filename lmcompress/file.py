@@ -199,6 +199,8 @@ class _ContentReader(io.RawIOBase):
             chunk = self._member.unused if self._member.finished else b""
             if not chunk:  # so that many small members do not gather the rest of the file
                 chunk = self._file.read(_CHUNK)
+                if cast("bytes | None", chunk) is None:
+                    raise BlockingIOError(errno.EAGAIN, "the file gives nothing now")
                 self._taken += len(chunk)
             if self._member.finished:
                 if not chunk:
@@ -292,9 +294,9 @@ class LMFile(io.BufferedIOBase):
         self._reader: io.BufferedReader | None = None
         self._written = 0
         self._lock = threading.RLock()  # between what moves the place where reading goes on and what reads there
-        self.mode = mode.replace("b", "")
-        if self.mode not in ("r", "w", "x", "a"):
+        if mode not in ("r", "rb", "w", "wb", "x", "xb", "a", "ab"):
             raise ValueError(f"invalid mode: {mode!r}")
+        self.mode = mode[0]
         if self.mode != "r":
             self._compressor = LMCompressor(
                 level, model=model, threads=threads, block_size=block_size, independent=independent, memory=memory,
@@ -407,16 +409,25 @@ class LMFile(io.BufferedIOBase):
             self._open_file()
             raise io.UnsupportedOperation("the file was not opened for writing")
         size = memoryview(data).nbytes
-        _write(self._open_file(), self._compressor.compress(data))
+        self._put(self._compressor.compress(data))
         self._written += size
         return size
+
+    def _put(self, data: bytes) -> None:
+        """Writes what the compressor gave. What cannot be written is missing in the archive, which is none then."""
+        assert self._compressor is not None
+        try:
+            _write(self._open_file(), data)
+        except BaseException as error:
+            self._compressor.abandon(error)
+            raise
 
     def flush(self, mode: int = LMCompressor.CONTINUE) -> None:
         """Hands on what has been coded; with LMCompressor.FLUSH_BLOCK or FLUSH_FRAME after ending that. The default
         ends nothing, as text files flush whenever they please and every end costs bytes."""
         file = self._file
         if file is not None and self._compressor is not None:
-            _write(file, self._compressor.compress(b"", mode))
+            self._put(self._compressor.compress(b"", mode))
             file.flush()
 
     def _open_file(self) -> BinaryIO:
@@ -467,7 +478,7 @@ def open(
     **options: Any,
 ) -> LMFile | io.TextIOWrapper:
     """An archive as a file of its content: binary (rb, wb, xb, ab) or text (rt, wt, xt, at). `options` as for LMFile."""
-    if "t" in mode and "b" in mode:
+    if "t" in mode and mode not in ("rt", "wt", "xt", "at"):
         raise ValueError(f"invalid mode: {mode!r}")
     if "t" not in mode and (encoding, errors, newline) != (None, None, None):
         raise ValueError("encoding, errors and newline are for text modes")
@@ -613,7 +624,7 @@ def recover(
     for block in blocks:
         result.recovered += len(block)
         if max_output is not None and result.recovered > max_output:
-            raise LimitError("the content is longer than allowed (max_output)")
+            raise LimitError("the content is longer than allowed (--max-output, max_output=)")
         if output is not None:
             _write(output, block)
     if not result.recovered and unread and (unknown or len(unread) == len(result.lost)):

@@ -65,7 +65,7 @@ def check_target(path: Path, source: Path, made: Set[tuple[int, int]]) -> None:
     if identity(path) in (identity(source), identity(source.resolve())):
         raise FileExistsError(17, "is both source and output", str(path))
     if identity(path) in made:
-        raise FileExistsError(17, "was just made of another file", str(path))
+        raise FileExistsError(17, "was just made of another of the files", str(path))
 
 
 def changed(before: os.stat_result, after: os.stat_result) -> bool:
@@ -82,7 +82,9 @@ def compressed_name(path: Path) -> Path:
 
 def decompressed_name(path: Path) -> Path:
     """Raises Skip when the name does not end as an archive's does."""
-    if path.suffix == SUFFIX and path.stem:
+    if path.name.endswith(SUFFIX) and path.name.removesuffix(SUFFIX) in ("", ".", ".."):
+        raise Skip(f"without {SUFFIX} it has no name; use -o or -c")
+    if path.suffix == SUFFIX:
         return path.with_name(path.stem)
     if path.suffix in SHORT_SUFFIXES:
         return path.with_suffix(SHORT_SUFFIXES[path.suffix])

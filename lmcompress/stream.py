@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import islice
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,9 @@ class LMCompressor:
         if block_size is None:
             whole = size or BLOCK_SIZE
             block_size = max(LEAST_PART, -(-whole // -(-whole // BLOCK_SIZE)))
-        if not 1 << MIN_BLOCK_LOG <= block_size <= 1 << MAX_BLOCK_LOG:
+        if not all(isinstance(text, str) for pair in (metadata or {}).items() for text in pair):
+            raise TypeError("keys and values of metadata are str")
+        if not 1 << MIN_BLOCK_LOG <= index(block_size) <= 1 << MAX_BLOCK_LOG:
             raise ValueError(f"a block size of {block_size} is not in 2^{MIN_BLOCK_LOG}..2^{MAX_BLOCK_LOG}")
         self.last_mode = self.FLUSH_FRAME
         self._encoder = BlockEncoder(level, model, threads)
@@ -101,16 +104,20 @@ class LMCompressor:
             raise ValueError(f"mode {mode} is none of CONTINUE, FLUSH_BLOCK, FLUSH_FRAME")
         if self._failure is not None:
             raise self._failure
+        view = memoryview(data).cast("B")
         try:
-            return self._compress(data, mode)
+            return self._compress(view, mode)
         except BaseException as error:
-            self._failure = error
-            self._blocks.cancel()
+            self.abandon(error)
             raise
 
-    def _compress(self, data: Buffer, mode: int) -> bytes:
+    def abandon(self, error: BaseException) -> None:
+        """For who could not write what was returned: from now on everything raises this error, as no archive can be made."""
+        self._failure = error
+        self._blocks.cancel()
+
+    def _compress(self, view: memoryview, mode: int) -> bytes:
         out = []
-        view = memoryview(data).cast("B")
         while len(view) > 0:
             # a full block waits for more, as the last block of a member may be coded otherwise
             if len(self._pending) == self._block_size:
@@ -220,6 +227,8 @@ class MemberDecoder:
     there are threads, as `memory` holds, and as were fed."""
 
     def __init__(self, model: Model | str | Path | None = None, threads: int = 0, memory: int = DEFAULT_MEMORY) -> None:
+        if memory < 0:
+            raise ValueError(f"a memory of {memory} bytes")
         self._model, self._threads, self._memory = model, count(threads), memory
         self._parser = MemberParser(memory)
         self._decoder: BlockDecoder | None = None
@@ -296,7 +305,7 @@ class MemberDecoder:
                     assert self._decoder is not None
                     opened = self._decoder.open(item)
                     if limit is not None and sum(o.block.raw_size for o in self._read) + item.raw_size > limit:
-                        raise LimitError("the content is longer than allowed (max_output)")
+                        raise LimitError("the content is longer than allowed (--max-output, max_output=)")
                     self._read.append(opened)
                 elif isinstance(item, Skippable):
                     if item.kind == METADATA:

@@ -177,6 +177,11 @@ def test_filelist(lmc):
     assert lmc("--filelist", "list").code == 1 and os.path.exists("a.txt.lmc")
 
 
+def test_a_filelist_of_windows(lmc):
+    Path("names").write_bytes(b"\xef\xbb\xbfa.txt\r\n")
+    assert lmc("--filelist", "names").code == 0 and os.path.exists("a.txt.lmc")
+
+
 def test_filelist_from_standard_input(lmc):
     Path("b.txt").write_bytes(TEXT)
     assert lmc("--filelist", "-", stdin=b"a.txt\r\nb.txt\n").code == 0
@@ -287,6 +292,44 @@ def test_recover(lmc):
     Path("cut.lmc").write_bytes(Path("other.lmc").read_bytes()[:-1])
     assert lmc("-d", "-N", "cut.lmc").code == 1 and not os.path.exists("cut")
     assert lmc("--recover", "-N", "cut.lmc").code == 1 and Path("cut").read_bytes() == TEXT
+
+
+def test_nothing_recovered_is_no_file(lmc):
+    Path("bad.lmc").write_bytes(lmcompress.compress(b"")[:9])
+    result = lmc("--recover", "bad.lmc")
+    assert result.code == 1 and "nothing of it is left" in result.err and not os.path.exists("bad")
+
+
+def test_options_that_have_no_effect_are_refused(lmc, monkeypatch):
+    os.mkdir("empty")
+    for arguments in (
+        ["-o", "x", "--output-dir-flat", "empty"], ["-c", "--output-dir-mirror", "empty"], ["--max-output", "5"],
+    ):  # fmt: skip
+        assert lmc(*arguments, "a.txt").code == 1 and not os.path.exists("x") and os.listdir("empty") == []
+    result = lmc("-r", "empty", "-o", "out")
+    assert result.code == 2 and "no file to make it of" in result.err and not os.path.exists("out")
+    os.rename("a.txt", "a.gz")
+    for arguments in (["-c"], ["-o", "out"], []):
+        result = lmc("--exclude-compressed", *arguments, "a.gz")
+        assert result.code == 2 and result.out == b"" and os.listdir() != ["out"] and not os.path.exists("out")
+    monkeypatch.setenv("LMC_THREADS", "abc")
+    assert "LMC_THREADS is 'abc'" in lmc("a.gz").err
+
+
+@pytest.mark.parametrize("name", [".lmc", "..lmc", "...lmc"])
+def test_an_archive_without_another_name_is_skipped(lmc, name):
+    Path(name).write_bytes(lmcompress.compress(TEXT))
+    result = lmc("-d", f"./{name}")
+    assert result.code == 2 and "no name" in result.err
+    assert lmc("-d", "-c", f"./{name}").out == TEXT
+
+
+def test_a_link_to_a_folder(lmc):
+    os.mkdir("folder")
+    os.rename("a.txt", "folder/a.txt")
+    os.symlink("folder", "link")
+    assert lmc("-r", "link").code == 2
+    assert lmc("-r", "-f", "link").code == 0 and os.path.exists("folder/a.txt.lmc")
 
 
 def test_range(lmc):
@@ -482,21 +525,55 @@ def test_tar(folder):
     assert all((folder / f"tree/{i}.txt").read_bytes() == fakes.text(3000, i) for i in range(5))
 
 
-def test_start_up_is_quick():
-    """Processor time of the whole process, the best of five: other work may run beside."""
-    times = []
-    for _ in range(5):
-        before = os.times()
-        subprocess.run([sys.executable, "-m", "lmcompress", "-V"], env=ENVIRONMENT, check=True, capture_output=True)
-        after = os.times()
-        times.append(after.children_user - before.children_user + after.children_system - before.children_system)
-    assert min(times) < 0.2
+def test_start_up_loads_nothing_heavy():
+    heavy = "{'numpy', 'torch', 'zstandard', 'constriction', 'sentencepiece', 'rich'}"
+    told = f"import sys, lmcompress.cli; print(sorted({heavy} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", told], env=ENVIRONMENT, check=True, capture_output=True)
+    assert result.stdout.strip() == b"[]"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes that do not wait")
+def test_input_that_is_not_there_yet_is_no_end():
+    """Whoever shares a pipe may have told it not to wait."""
+    for given, arguments, expected in (
+        (TEXT, ["-c"], lmcompress.compress(TEXT)),
+        (lmcompress.compress(TEXT), ["-d", "-c"], TEXT),
+        (b"a.txt\n", ["--filelist", "-", "-c"], lmcompress.compress(TEXT)),
+    ):
+        ours, theirs = os.pipe()
+        os.set_blocking(ours, False)
+        process = subprocess.Popen([*COMMAND, *arguments], stdin=ours, stdout=subprocess.PIPE, env=ENVIRONMENT)
+        os.close(ours)
+        time.sleep(0.5)
+        for i in range(0, len(given), 1 + len(given) // 2):
+            os.write(theirs, given[i : i + 1 + len(given) // 2])
+            time.sleep(0.2)
+        os.close(theirs)
+        out = process.communicate()[0]
+        content = lmcompress.decompress(out) if "-d" not in arguments else out
+        assert process.returncode == 0 and content == TEXT and len(out) <= len(expected) + 16
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes that do not wait")
+def test_a_library_file_that_gives_nothing_now_is_an_error():
+    ours, theirs = os.pipe()
+    os.set_blocking(ours, False)
+    coded = lmcompress.compress(TEXT, block_size=4096)
+    os.write(theirs, coded[: len(coded) // 2])
+    with open(ours, "rb") as pipe, lmcompress.open(pipe) as file:
+        out = file.read(4096)
+        with pytest.raises(BlockingIOError):
+            while True:
+                out += file.read1(100)
+        os.write(theirs, coded[len(coded) // 2 :])
+        os.close(theirs)
+        assert out + file.read() == TEXT
 
 
 def test_subcommands(lmc, monkeypatch, capsys):
     assert cli._guarded(cli.bench, ["--levels", "1", "a.txt"]) == 0
     assert "bits per byte" in capsys.readouterr().out
-    for levels in ("x", "0", "9-1", "-"):
+    for levels in ("x", "0", "9-1", "-", "1-", "0-1", "19"):
         assert cli._guarded(cli.bench, ["--levels", levels, "a.txt"]) == 1
         assert "levels" in capsys.readouterr().err
 

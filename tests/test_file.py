@@ -394,6 +394,40 @@ def test_what_is_interrupted_otherwise_leaves_nothing_out(monkeypatch: pytest.Mo
     assert out == data[: len(out)] and len(calls) == 2
 
 
+def test_content_that_could_not_be_written_is_not_left_out() -> None:
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            if self.tell() > 1000:
+                raise OSError(28, "full")
+            return super().write(data)
+
+    file = LMFile(Full(), "w", block_size=1024, threads=1)
+    for _ in range(2):
+        with pytest.raises(OSError, match="full"):
+            for i in range(9):
+                file.write(random.Random(i).randbytes(1024))
+    with pytest.raises(OSError, match="full"):
+        file.close()
+
+
+def test_wrong_types_spoil_nothing() -> None:
+    target = io.BytesIO()
+    with LMFile(target, "w") as file:
+        for wrong in (memoryview(b"abcdef")[::2], "text", 5):
+            with pytest.raises(TypeError):
+                file.write(wrong)
+        file.write(b"right")
+    assert lmcompress.decompress(target.getvalue()) == b"right"
+    for arguments in ({"block_size": 2000.5}, {"metadata": {"a": 1}}):
+        with pytest.raises(TypeError):
+            lmcompress.compress(b"", **arguments)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="memory"):
+        lmcompress.decompress(target.getvalue(), memory=-1)
+    for mode in ("br", "rbb", "tr", "rtt", "rw", ""):
+        with pytest.raises(ValueError, match="mode"):
+            lmcompress.open(io.BytesIO(), mode)
+
+
 def test_small_members_do_not_gather_the_rest_of_the_file() -> None:
     coded = lmcompress.compress(b"a member")
     file = io.BytesIO(coded * (1_000_000 // len(coded)))
@@ -776,6 +810,21 @@ def test_archive_helper(tmp_path: Path):
     archive.extract(path, tmp_path / "out")
     assert (tmp_path / "out/letters/a.txt").read_bytes() == fakes.text(20_000)
     assert archive.verify(path).intact
+
+
+@pytest.mark.parametrize("block_size", [2048, 1 << 20])
+def test_a_tree_from_an_archive_that_is_cut_is_an_error(tmp_path: Path, block_size: int) -> None:
+    """Also where all that tar needs is there."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/a.txt").write_bytes(fakes.text(5000))
+    archive.create(tmp_path / "whole.tar.lmc", tmp_path / "tree", block_size=block_size)
+    whole = (tmp_path / "whole.tar.lmc").read_bytes()
+    for cut in (1, 9, 26):
+        (tmp_path / "cut.tar.lmc").write_bytes(whole[:-cut])
+        with pytest.raises(lmcompress.LMCompressError):
+            archive.extract(tmp_path / "cut.tar.lmc", tmp_path / f"out{cut}")
+    archive.extract(tmp_path / "whole.tar.lmc", tmp_path / "out")
+    assert (tmp_path / "out/tree/a.txt").read_bytes() == fakes.text(5000)
 
 
 def test_memory_is_bounded():
