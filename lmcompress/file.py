@@ -523,7 +523,7 @@ class ArchiveInfo:
 
 def get_archive_info(archive: Buffer | str | os.PathLike[str] | BinaryIO) -> ArchiveInfo:
     """Reads headers, index and metadata; no content is decoded, and no model needed. `archive`: the bytes, a path, or
-    a seekable file. Raises CorruptError, UnsupportedError."""
+    a seekable file, which is read from its beginning. Raises CorruptError, UnsupportedError."""
     if isinstance(archive, (str, os.PathLike)):
         with builtins.open(archive, "rb") as file:
             return get_archive_info(file)
@@ -600,7 +600,7 @@ def recover(
     max_output: int | None = None,
     progress: Progress | None = None,
 ) -> Recovery:
-    """Writes every intact block of an archive, the bytes, a path or a seekable file, to `output` (None: only looks), one
+    """Writes every intact block of an archive, the bytes, a path or a seekable file from its beginning on, to `output` (None: only looks), one
     behind the other, and says what is lost. The index is used where it is sound; otherwise the whole file is searched for
     blocks. `progress` is told now and then how many bytes of content are behind. Raises LimitError, as that is no damage,
     and where nothing can be had for that reason alone MissingModelError, UnsupportedError."""
