@@ -6,7 +6,6 @@ file; 2 nothing worse than files skipped. Everything heavy is imported when it i
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import io
 import json
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 20  # bytes read at a time
 Progress = Callable[[int, int], None]  # told bytes of content that are done, and of the archive so far
+Write = Callable[[bytes], int]  # takes bytes, all of them, and says how many
 HELP = f"""\
 Usage: lmcompress [OPTION]... [FILE]...
 Compresses FILEs, each to FILE{paths.SUFFIX}. Without FILE, or when it is -, from standard input to standard output.
@@ -190,9 +190,8 @@ def command(ctx: click.Context, /, files: tuple[str, ...], keep: bool, **given: 
     names = list(files)
     if options.filelist is not None:
         data = _standard_input().read() if options.filelist == "-" else Path(options.filelist).read_bytes()
-        text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
         try:
-            names += paths.read_filelist(io.StringIO(text, None))
+            names += paths.read_filelist(io.StringIO(data.decode("utf-8-sig", "surrogateescape"), None))
         except ValueError as error:
             raise click.UsageError(f"{options.filelist}: {error}") from None
         if options.filelist == "-" and "-" in names:
@@ -229,7 +228,6 @@ class Run:
         self.totals = [0, 0, 0]  # files done, bytes read, bytes written
         self.made: set[tuple[int, int]] = set()  # device and inode of every output
         self.complaint = ""  # the latest
-        self.target_name = ""  # of the one that is written to
         self.chatty = options.quiet == 0 and (options.verbose > 0 or sys.stderr.isatty())
 
     def run(self, names: list[str]) -> int:
@@ -377,15 +375,19 @@ class Run:
     def _one(self, source: str, target: BinaryIO, target_name: str) -> None:
         """One source to an open target."""
         self._check_kind(source)
-        self.target_name = target_name
+
+        def write(data: bytes) -> int:
+            with _naming(target_name):
+                return target.write(data)
+
         with self._open(source) as file, _progress(self.options, source, file) as progress:
             begin, engine = time.perf_counter(), None
             if self.options.recover:
                 read, written = self._recover(source, file, target, progress)
             elif self.options.decompress:
-                read, written, engine = self._decompress(file, target, progress)
+                read, written, engine = self._decompress(file, write, progress)
             else:
-                read, written, engine = self._compress(source, file, target, progress)
+                read, written, engine = self._compress(source, file, write, progress)
         elapsed = time.perf_counter() - begin
         self.totals = [self.totals[0] + 1, self.totals[1] + read, self.totals[2] + written]
         if self.chatty:
@@ -404,9 +406,7 @@ class Run:
             raise paths.Skip("a terminal; name a file, or -h for help")
         yield _standard_input()
 
-    def _compress(
-        self, source: str, file: BinaryIO, target: BinaryIO, progress: Progress
-    ) -> tuple[int, int, str | None]:
+    def _compress(self, source: str, file: BinaryIO, write: Write, progress: Progress) -> tuple[int, int, str | None]:
         options = self.options
         metadata = {"name": os.path.basename(source)} if options.name and source != "-" else None
         size = _content_size(options, file)
@@ -420,13 +420,9 @@ class Run:
         read = written = 0
         while chunk := file.read(CHUNK):
             read += len(chunk)
-            written += self._write(target, compressor.compress(chunk))
-        written += self._write(target, compressor.flush())
+            written += write(compressor.compress(chunk))
+        written += write(compressor.flush())
         return read, written, compressor.engine_name
-
-    def _write(self, target: BinaryIO, data: bytes) -> int:
-        with _naming(self.target_name):
-            return target.write(data)
 
     def _warn_of_memory(self, source: str, size: int) -> None:
         """Tells when blocks of `size` bytes may take more memory to decode than is allowed unless asked for."""
@@ -436,7 +432,7 @@ class Run:
         if needed > DEFAULT_MEMORY:
             self._complain(source, f"blocks so long may need --memory {-(-needed >> 20)}M to be decoded", 1)
 
-    def _decompress(self, file: BinaryIO, target: BinaryIO, progress: Progress) -> tuple[int, int, str | None]:
+    def _decompress(self, file: BinaryIO, write: Write, progress: Progress) -> tuple[int, int, str | None]:
         options = self.options
         head = file.read(len(MAGIC))
         counter = _Counted(file, head)
@@ -460,7 +456,7 @@ class Run:
             written += len(chunk)
             if options.max_output is not None and written > options.max_output:
                 raise LimitError("the content is longer than allowed (--max-output)")
-            self._write(target, chunk)
+            write(chunk)
         return counter.count, written, None if content is None else content.engine_name
 
     def _recover(self, source: str, file: BinaryIO, target: BinaryIO, progress: Progress) -> tuple[int, int]:
@@ -511,9 +507,9 @@ class Run:
         for source in self._sources(names):
             tested.append({"name": source, "ok": False})
             with self._reporting(source), self._open(source) as file:
-                with _progress(options, source, file) as progress, open(os.devnull, "wb") as nowhere:
+                with _progress(options, source, file) as progress:
                     try:
-                        result = Recovery(self._decompress(file, nowhere, progress)[1])
+                        result = Recovery(self._decompress(file, len, progress)[1])
                     except CorruptError:
                         if not file.seekable():
                             raise

@@ -383,9 +383,7 @@ class Member:
             offset += record_size
             raw_offset += raw_size
         self.raw_size = raw_offset  # bytes of content
-        self._blocks = array(
-            "Q", (i for i, raw_size in enumerate(self.raw_sizes) if raw_size)
-        )  # records that are blocks
+        self._blocks = array("Q", (i for i, size in enumerate(self.raw_sizes) if size))  # records that are blocks
 
     def find(self, raw_offset: int) -> int:
         """The record that holds this byte of the member's content (0 <= raw_offset < raw_size)."""

@@ -126,8 +126,7 @@ class _ContentReader(io.RawIOBase):
         self._member = MemberDecoder(*self._options)
         self.engine_name: str | None = None
         self._failure: LMCompressError | None = None  # what ended the reading in order
-        self._members: list[Member] | None = None
-        self._starts: list[int] = []  # where in the content each begins, and its end
+        self._members: tuple[list[Member], list[int]] | None = None  # and where in the content each begins, and its end
         self._literals: dict[tuple[int, int], bytes] = {}  # by member and record, of blocks that others repeat
         self._literals_size = 0  # bytes of them all
 
@@ -147,8 +146,7 @@ class _ContentReader(io.RawIOBase):
         if whence == io.SEEK_CUR:
             offset += self._position
         elif whence == io.SEEK_END:
-            self._index()
-            offset += self._starts[-1]
+            offset += self._index()[1][-1]
         elif whence != io.SEEK_SET:
             raise ValueError(f"invalid value for whence: {whence}")
         if offset < 0:
@@ -222,11 +220,11 @@ class _ContentReader(io.RawIOBase):
         """Loads the block that holds `_position`, or one before it; False at the end."""
         if not self._seekable or self._position == self._next_start:
             return bool(self.next_block())
-        members = self._index()
-        if self._position >= self._starts[-1]:
+        members, starts = self._index()
+        if self._position >= starts[-1]:
             return False
-        number = bisect_right(self._starts, self._position) - 1
-        member, start = members[number], self._starts[number]
+        number = bisect_right(starts, self._position) - 1
+        member, start = members[number], starts[number]
         i = member.find(self._position - start)
         self._block, self._block_start = self._block_at(member, i), start + member.raw_offsets[i]
         return True
@@ -251,10 +249,10 @@ class _ContentReader(io.RawIOBase):
         self.engine_name = decoder.engine_name or self.engine_name
         return content
 
-    def _index(self) -> list[Member]:
+    def _index(self) -> tuple[list[Member], list[int]]:
         if self._members is None:
-            self._members = read_members(self._file, start=self._base)
-            self._starts = [0, *accumulate(member.raw_size for member in self._members)]
+            members = read_members(self._file, start=self._base)
+            self._members = members, [0, *accumulate(member.raw_size for member in members)]
         return self._members
 
 
@@ -600,9 +598,9 @@ def recover(
     max_output: int | None = None,
     progress: Progress | None = None,
 ) -> Recovery:
-    """Writes every intact block of an archive, the bytes, a path or a seekable file from its beginning on, to `output` (None: only looks), one
-    behind the other, and says what is lost. The index is used where it is sound; otherwise the whole file is searched for
-    blocks. `progress` is told now and then how many bytes of content are behind. Raises LimitError, as that is no damage,
+    """Writes every intact block of an archive, the bytes, a path or a seekable file from its beginning on, to `output`
+    (None: only looks), one behind the other, and says what is lost. The index is used where it is sound; otherwise the
+    whole file is searched for blocks. `progress` is told now and then how many bytes of content are behind. Raises LimitError, as that is no damage,
     and where nothing can be had for that reason alone MissingModelError, UnsupportedError."""
     if isinstance(archive, (str, os.PathLike)):
         with builtins.open(archive, "rb") as opened:

@@ -16,7 +16,7 @@ import re
 from bisect import bisect, bisect_left
 from collections.abc import Iterator
 
-from lmcompress import base64lines, charsets
+from lmcompress import base64lines, charsets, marks
 from lmcompress.base64lines import LETTERS, LONG, end_of
 from lmcompress.errors import TOO_LONG, CorruptError
 from lmcompress.marks import mark, replaced
@@ -51,7 +51,6 @@ _MARK_OF_TURN = re.compile(b"(" + mark(TURN)[:2] + b"[\xba\xbb][\x80-\xbf])(" + 
 _MARK_OF_BASE64 = mark(BASE64)[:3] + b"[\x80-\xbf](?:" + _MARK_OF_SET + b")?"
 _ASCII = bytes(range(128))
 _CONTROL = re.compile(rb"[\0-\x08\x0e-\x1f]")
-_MARKS = re.compile(mark(0)[:2] + b"[\xb8-\xbb]")
 _TRACES = [  # each begins with a byte that is quickly found
     re.compile(pattern)
     for pattern in (
@@ -152,7 +151,7 @@ def _decoded(coded: bytes, length: int, end: bytes, charset: int) -> bytes | Non
         if charset == 0 or _is_binary(content) or (text := _of_set(content, charset)) == content:
             return None
         content = text
-    if _MARKS.search(content):
+    if marks.ANY.search(content):
         return None
     begin = mark(BASE64 + length // 4 + (CRLF if end == b"\r\n" else 0))
     return begin + _mark_of_set(charset) + content + END

@@ -82,7 +82,7 @@ def compressed_name(path: Path) -> Path:
 
 def decompressed_name(path: Path) -> Path:
     """Raises Skip when the name does not end as an archive's does."""
-    if path.name.endswith(SUFFIX) and path.name.removesuffix(SUFFIX) in ("", ".", ".."):
+    if path.name in (SUFFIX, f".{SUFFIX}", f"..{SUFFIX}"):
         raise Skip(f"without {SUFFIX} it has no name; use -o or -c")
     if path.suffix == SUFFIX:
         return path.with_name(path.stem)

@@ -16,9 +16,8 @@ LEAST = 5  # escapes of a string
 SHARE = 256  # bytes for each escape, at most
 ESCAPES = {rb"\\": b"\\", rb"\"": b'"', rb"\n": b"\n", rb"\r": b"\r", rb"\t": b"\t"}
 
-_STRING = re.compile(
-    rb'"([^"\\\n\r\t]*(?:\\.[^"\\\n\r\t]*)*)("?)'
-)  # one without its end too: not tried again from each quote in it
+# one without its end too, which is not tried again from each quote in it
+_STRING = re.compile(rb'"([^"\\\n\r\t]*(?:\\.[^"\\\n\r\t]*)*)("?)')
 _ESCAPE = re.compile(rb"\\(?:[\\\"nrt])?")
 
 
