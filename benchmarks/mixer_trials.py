@@ -125,7 +125,7 @@ def main() -> None:
             for use in (None, known) if network else (None,):
                 start = time.process_time()
                 shape = (arguments.bits, len(lanes), len(tokens), arguments.light, model.config.d_model if use else 0)
-                learner = mixer.Mixer(tree, model.tokenizer.pieces, *shape)
+                learner = mixer.Mixer(tree, model.tokenizer.pieces, *shape, model.ngrams)
                 size = cost(learner, lanes, counts, use, network)
                 seconds = time.process_time() - start
                 what = "mixer" if use is None else "both"

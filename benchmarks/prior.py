@@ -61,7 +61,7 @@ def learn(model: Model, documents: Sequence[bytes], light: bool, network: bool) 
         )
         pieces = vocabulary.tokenizer.pieces
         tree = vocabulary.tree(vocabulary.nearest(tokens[0]))
-        mixer = native.Mixer(tree, pieces, TABLES, 1, tokens.size, light, n_features, start)
+        mixer = native.Mixer(tree, pieces, TABLES, 1, tokens.size, light, n_features, model.ngrams, start)
         if network:
             previous = np.concatenate([[[vocabulary.start]], tokens[:, :-1]], axis=1).astype(np.int32)
             mixer.encode(runner.distribution(runner.start(1), previous), tokens)
@@ -80,7 +80,7 @@ def make(folder: Path, model: Model, total: int) -> str:
     from lmcompress.training import data
 
     rng = np.random.default_rng(0)
-    documents = data.sample(folder, total, seed=1)
+    documents = data.sample(folder, total, seed=1, set_aside=True)
     documents = [documents[i][: int(2 ** rng.uniform(11, 16))] for i in rng.permutation(len(documents))]
     documents = [d for d in documents if len(d) >= 512]
     entries = {

@@ -35,7 +35,7 @@ WORK = 8 << 20  # bytes in which network and mixer work
 STEPS = 64  # between two reports of progress
 LEARNED_UNIT = 1 << 18  # of lanes without the network, at least
 NETWORK, LIGHT = 1, 2  # flags of the codec parameters
-VERSION = 4 << 2  # of the mixer's arithmetic, above the flags; any other integer that it gives is a new one
+VERSION = 5 << 2  # of the mixer's arithmetic, above the flags; any other integer that it gives is a new one
 
 
 def pack(config: CodecConfig) -> bytes:

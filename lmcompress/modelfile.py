@@ -2,9 +2,9 @@
 
 Knows: the file's layout, the bounds that weights must keep. Does not know: arithmetic, archives.
 
-Layout: MAGIC, uint32 length of the header, the header (JSON: name, arithmetic, config, trees, card), one zstd frame with
-vocabulary, trees and every array in the order of `_shapes`, little-endian, row by row, and the SHA-256 of everything before
-it, which is the model's id. zstd's Huffman stage is within 1 % of an arithmetic coder on such weights (docs/LOG.md) and loads in milliseconds.
+Layout: MAGIC, uint32 length of the header, the header (JSON: name, arithmetic, config, trees, ngrams, card), one zstd frame with
+vocabulary, trees, every array in the order of `_shapes` and the n-grams, little-endian, row by row, and the SHA-256 of everything
+before it, which is the model's id. zstd's Huffman stage is within 1 % of an arithmetic coder on such weights (docs/LOG.md) and loads in milliseconds.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 
 from lmcompress.config import HEAD_SIZE, ModelConfig
 from lmcompress.errors import CorruptError, MissingModelError, UnsupportedError
+from lmcompress.ngrams import MAX_LINES, NONE, WAYS, table_of
 from lmcompress.tokenizer import MAX_PIECE, Tokenizer
 
 MAGIC = b"\x89LMMODEL"
@@ -71,6 +72,7 @@ class Model:
     head_gain: np.ndarray  # float32 [d], as a layer's
     card: dict[str, Any] = field(default_factory=dict)  # how it was trained, under which licences, what it scored
     digest: bytes = b""  # the model's id, SHA-256, 32 bytes; set by loads()
+    ngrams: np.ndarray = field(default_factory=lambda: NONE)  # uint16 [N, 2, WAYS]: N lines of them (ngrams.py)
 
     @staticmethod
     def load(name_or_path: str | os.PathLike[str]) -> Model:
@@ -131,12 +133,14 @@ def dumps(model: Model) -> bytes:
         if array.shape != shape:
             raise ValueError(f"{name} is {array.shape}, not {shape}")
         parts.append(array.astype(dtype).tobytes())
+    parts += [model.ngrams[:, i].astype("<u2").tobytes() for i in range(2)]  # keys, then tokens
     header = json.dumps(
         {
             "name": model.name,
             "arithmetic": ARITHMETIC,
             "config": asdict(model.config),
             "trees": len(model.depths),
+            "ngrams": len(model.ngrams),
             "card": model.card,
         }
     ).encode()
@@ -151,34 +155,41 @@ def loads(data: bytes) -> Model:
 
     if len(data) > MAX_FILE or not data.startswith(MAGIC) or len(data) < len(MAGIC) + 4 + DIGEST_SIZE:
         raise CorruptError("not a model file")
-    data, digest = data[:-DIGEST_SIZE], data[-DIGEST_SIZE:]
-    if hashlib.sha256(data).digest() != digest:
+    content, digest = memoryview(data)[:-DIGEST_SIZE], data[-DIGEST_SIZE:]
+    if hashlib.sha256(content).digest() != digest:
         raise CorruptError("damaged model file: its SHA-256 does not fit")
-    (size,) = struct.unpack_from("<I", data, len(MAGIC))
+    (size,) = struct.unpack_from("<I", content, len(MAGIC))
     begin = len(MAGIC) + 4 + size
     try:
-        header = json.loads(data[len(MAGIC) + 4 : begin])
+        header = json.loads(bytes(content[len(MAGIC) + 4 : begin]))
         arithmetic, config, name = header["arithmetic"], ModelConfig(**header["config"]), str(header["name"])
-        trees = header.get("trees", 1)
+        trees, lines = header.get("trees", 1), header.get("ngrams", 0)
         if arithmetic != ARITHMETIC:
             raise UnsupportedError(f"model {name} needs arithmetic {arithmetic}; this is {ARITHMETIC}")
         _check_config(config)
         if not (isinstance(trees, int) and 1 <= trees <= MAX_TREES):
             raise CorruptError("damaged model file: trees")
+        if not (isinstance(lines, int) and 0 <= lines <= MAX_LINES):
+            raise CorruptError("damaged model file: n-grams")
         V = config.vocab_size
         shapes = _shapes(config)
         arrays_size = sum(np.dtype(t).itemsize * int(np.prod(s)) for _, t, s in shapes)
-        limit = arrays_size + V * (MAX_PIECE + 3 + trees)
-        body = zstandard.ZstdDecompressor().stream_reader(data[begin:]).read(limit + 1)
+        ngrams_size = 4 * WAYS * lines
+        limit = arrays_size + ngrams_size + V * (MAX_PIECE + 3 + trees)
+        body = zstandard.ZstdDecompressor().stream_reader(content[begin:]).read(limit + 1)
         lengths = np.frombuffer(body, np.uint8, V)
         text = body[V : V + int(lengths.sum())]
         offset = V + len(text)
-        if len(body) != offset + (2 + trees) * V + arrays_size or lengths.min() < 1 or lengths.max() > MAX_PIECE:
+        if (
+            len(body) != offset + (2 + trees) * V + arrays_size + ngrams_size
+            or lengths.min() < 1
+            or lengths.max() > MAX_PIECE
+        ):
             raise CorruptError("the model's arrays have the wrong size")
         ends = np.cumsum(lengths, dtype=np.int64)
         pieces = tuple(text[e - n : e] for e, n in zip(ends.tolist(), lengths.tolist(), strict=True))
         costs = tuple(np.frombuffer(body, "<u2", V, offset).tolist())
-        depths = np.frombuffer(body, np.uint8, trees * V, offset + 2 * V).reshape(trees, V)
+        depths = np.frombuffer(body, np.uint8, trees * V, offset + 2 * V).reshape(trees, V).copy()  # the body goes
         offset += (2 + trees) * V
         fields: dict[str, list[np.ndarray]] = {}
         for field_name, dtype, shape in shapes:
@@ -186,6 +197,9 @@ def loads(data: bytes) -> Model:
             offset += array.nbytes
             _check_array(field_name, array)
             fields.setdefault(field_name, []).append(array.astype(array.dtype.newbyteorder("=")))
+        keys, tokens = np.frombuffer(body, "<u2", 2 * WAYS * lines, offset).reshape(2, lines, WAYS)
+        if lines and tokens.max() >= V:
+            raise CorruptError("damaged model file: n-grams")
     except (ValueError, TypeError, KeyError, RecursionError, zstandard.ZstdError) as error:
         raise CorruptError(f"damaged model file: {error}") from None
     if len(set(pieces)) != V or not SINGLES <= set(pieces) or START not in pieces or 0 in costs:
@@ -197,9 +211,8 @@ def loads(data: bytes) -> Model:
     card = header.get("card", {})
     if not isinstance(card, dict):
         raise CorruptError("damaged model file: card")
-    return Model(
-        name, config, Tokenizer(pieces, costs), depths, embed, layers, head, head_scale, head_gain, card, digest
-    )
+    tokenizer, ngrams = Tokenizer(pieces, costs), table_of(keys, tokens)
+    return Model(name, config, tokenizer, depths, embed, layers, head, head_scale, head_gain, card, digest, ngrams)
 
 
 def _check_config(c: ModelConfig) -> None:
@@ -251,7 +264,8 @@ def shipped() -> list[str]:
 def find(digest: bytes) -> Model:
     """The shipped model with this SHA-256. Raises MissingModelError where there is none."""
     for name in shipped():
-        data = (SHIPPED / f"{name}{SUFFIX}").read_bytes()
-        if data[-DIGEST_SIZE:] == digest:
-            return loads(data)
+        with (SHIPPED / f"{name}{SUFFIX}").open("rb") as file:
+            file.seek(-DIGEST_SIZE, os.SEEK_END)
+            if file.read() == digest:
+                return load(name)
     raise MissingModelError(f"no model with SHA-256 {digest.hex()}; give its file with --model")

@@ -17,6 +17,7 @@ from lmcompress.config import CodecConfig
 from lmcompress.distribution import Distribution
 from lmcompress.errors import CorruptError
 from lmcompress.mixer.reference import decode
+from lmcompress.ngrams import NONE
 from lmcompress.tokenizer import Tokenizer, byte_tokenizer
 from lmcompress.tree import Tree
 
@@ -28,12 +29,13 @@ DECODED = 16384  # (lane, step) pairs that are decoded in one call where there i
 
 
 class Vocabulary:
-    """What codec and predictor need to know of symbols: the tokenizer, the trees, the symbol before a lane's first."""
+    """What codec and predictor need to know of symbols: the tokenizer, the trees, n-grams, the symbol before a lane's first."""
 
     def __init__(self, model: Model | None) -> None:
         self.tokenizer: Tokenizer = byte_tokenizer() if model is None else model.tokenizer
         self.depths = np.full((1, 256), 8, np.uint8) if model is None else model.depths  # [K, V]
         self.trees = len(self.depths)
+        self.ngrams = NONE if model is None else model.ngrams
         self._known: dict[int, Tree] = {}
         self.start = 0 if model is None else model.start
         self.alone = model is not None and model.alone  # what the network has read is cut so
@@ -154,6 +156,7 @@ class Predictor:
                 n_tokens,
                 engines.config.light,
                 self.network.model.config.d_model if self.network else 0,
+                vocabulary.ngrams,
             )
 
     def encode(self, previous: np.ndarray, tokens: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

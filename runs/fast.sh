@@ -5,7 +5,7 @@
 # end, with integers; and so once more, longer, from the weights behind those integers. On two CPU cores with AMX about
 # 15,000 tokens a second; on a GPU the same command. With several GPUs:
 #   torchrun --nproc_per_node=8 -m lmcompress.training.cli ... (same options)
-# The model is OUT/fast-5/fast.lmm.
+# At last its n-grams are counted. The model is OUT/fast.lmm.
 set -eu
 data=$(realpath "$1") out=$(realpath -m "$2") init=()
 cd "$(dirname "$0")/.."
@@ -18,3 +18,4 @@ for run in fast fast-2 fast-3 fast-4 fast-5; do
         *) init+=(--init "$end" --init "$end") ;;
     esac
 done
+python -m lmcompress.training.ngrams --data "$data" --lines 131072 "$model" "$out/fast.lmm"

@@ -261,8 +261,8 @@ def test_parameters_come_back(config: CodecConfig) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        *(b"", b"\x0e\x16", b"\x05\x16\x11", b"\x0e\x28\x11", b"\x0e\x00\x10", b"\x0e\x00\x13"),
-        *(b"\x0e\x16\x01", b"\x0e\x16\x0d", b"\x0e\x16\x15"),  # another version of the mixer
+        *(b"", b"\x0e\x16", b"\x05\x16\x15", b"\x0e\x28\x15", b"\x0e\x00\x14", b"\x0e\x00\x17"),
+        *(b"\x0e\x16\x01", b"\x0e\x16\x0d", b"\x0e\x16\x19"),  # another version of the mixer
     ],
 )
 def test_unknown_parameters_are_refused(data: bytes) -> None:

@@ -20,6 +20,7 @@ from lmcompress.file import get_archive_info, recover
 from lmcompress.repeats import History
 from tests import fakes, fuzz
 from tests.golden import bad
+from tests.golden.make import model_of
 
 GOLDEN = Path(__file__).parent / "golden"
 MANIFEST = json.loads((GOLDEN / "manifest.json").read_text()) if (GOLDEN / "manifest.json").exists() else {}
@@ -46,7 +47,7 @@ def test_bad_archives_start_from_a_good_one(fake_codec):
 
 @pytest.mark.parametrize("name", sorted(MANIFEST))
 def test_golden_archives_decode_for_ever(name):
-    content = lmcompress.decompress((GOLDEN / name).read_bytes(), model=GOLDEN / "toy.lmm")
+    content = lmcompress.decompress((GOLDEN / name).read_bytes(), model=model_of(name))
     assert len(content) == MANIFEST[name]["size"]
     assert hashlib.sha256(content).hexdigest() == MANIFEST[name]["sha256"]
 
@@ -62,7 +63,7 @@ def test_golden_archives_have_every_form():
 
     with mock.patch.object(forms, "to_data", to_data):
         for name in MANIFEST:
-            lmcompress.decompress((GOLDEN / name).read_bytes(), model=GOLDEN / "toy.lmm")
+            lmcompress.decompress((GOLDEN / name).read_bytes(), model=model_of(name))
     reserved = {30, 31}
     assert found == set(range(32)) - reserved | {forms.CAPITALS, forms.RETURNS, forms.LINES}
 

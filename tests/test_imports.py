@@ -15,7 +15,7 @@ FLOORS = [  # from the ground up; rooms on one floor do not know each other
     {"errors", "config", "inorder", "_native"},
     {"base64lines", "bits", "charsets", "marks"},
     {"letters", "mail", "noise", "repeats", "strings"},
-    {"coder", "distribution", "forms", "tokenizer", "tree"},
+    {"coder", "distribution", "forms", "ngrams", "tokenizer", "tree"},
     {"choice", "modelfile"},
     {"engine", "mixer"},
     {"predictor"},

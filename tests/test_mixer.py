@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lmcompress import ngrams
 from lmcompress.coder import BACKENDS, Decoder, Encoder
 from lmcompress.config import ModelConfig
 from lmcompress.distribution import Distribution
@@ -16,6 +17,7 @@ from lmcompress.engine.reference import cumulate_weights
 from lmcompress.errors import CorruptError
 from lmcompress.mixer import prior, reference, tables
 from lmcompress.tokenizer import Tokenizer, byte_tokenizer
+from lmcompress.training.data import is_set_aside
 from lmcompress.tree import Tree, weight_balanced
 
 native = pytest.importorskip("lmcompress.mixer.native")
@@ -93,6 +95,56 @@ def test_native_is_the_reference(name: str, n_lanes: int, light: bool) -> None:
         np.testing.assert_array_equal(bits, bits_native)
         np.testing.assert_array_equal(k, k_native)
         assert k.dtype == k_native.dtype == np.uint32
+
+
+def table_for(tokens: np.ndarray, n_lines: int) -> np.ndarray:
+    """N-grams of half of the contexts of lanes int [L, T], of all lengths, a third of them wrong."""
+    rng = np.random.default_rng(1)
+    keys, expected = np.zeros((n_lines, ngrams.WAYS), np.uint16), np.zeros((n_lines, ngrams.WAYS), np.uint16)
+    for lane in tokens.tolist():
+        for t, token in enumerate(lane):
+            h = 1
+            for n, before in enumerate([*lane[:t][::-1], *[0] * 6][:6], 1):
+                h = reference.hash64(h, before)
+                line = (h >> 32) * n_lines >> 32
+                way = int((keys[line] > 0).sum())
+                if n in ngrams.ORDERS and way < ngrams.WAYS and rng.random() < 0.5:
+                    keys[line, way] = max(1, h & ngrams.CHECK) * ngrams.CLASSES + rng.integers(ngrams.CLASSES)
+                    expected[line, way] = token if rng.random() < 0.7 else rng.integers(256)
+    return ngrams.table_of(keys, expected)
+
+
+@pytest.mark.parametrize("light", [False, True], ids=["full", "light"])
+@pytest.mark.parametrize("n_lines", [1, 77, 1000])
+def test_n_grams(n_lines: int, light: bool) -> None:
+    tokenizer = vocabulary()
+    tokens = tokenizer.encode((PROSE + LOG[:900]).encode()).astype(np.int32)
+    tokens = tokens[: len(tokens) // 3 * 3].reshape(3, -1)
+    tree = Tree(weight_balanced(np.bincount(tokens.ravel(), minlength=tokenizer.vocab_size) + 1))
+    args = (tree, tokenizer.pieces, 16, 3, tokens.size, light, 0)
+    table = table_for(tokens, n_lines)
+    a, b, without = reference.Mixer(*args, table), native.Mixer(*args, table), native.Mixer(*args)
+    found, costs = set(), np.zeros(2)
+    for t in range(tokens.shape[1]):
+        a.begin(None, 3)
+        found |= {lane.rows[4] for lane in a.lanes if lane.guesses[4] >= 0}
+        ks, bits = [], []
+        while len(k := a.predict()):
+            bits.append(np.array([tokens[lane.number, t] >= tree.mid[lane.node] for lane in a.predicted], np.uint8))
+            ks.append(k)
+            a.update(bits[-1])
+        k, same_bits = b.encode(None, tokens[:, t : t + 1])
+        np.testing.assert_array_equal(np.concatenate(ks), k)
+        np.testing.assert_array_equal(np.concatenate(bits), same_bits)
+        costs += cost(k, same_bits), cost(*without.encode(None, tokens[:, t : t + 1]))
+    assert len(found) > (5 if n_lines == 1 else 25) and {row // 8 for _, row in found} == {0, 1, 2, 3}
+    assert n_lines == 1 or costs[0] < 0.97 * costs[1]
+
+
+def test_n_grams_have_whole_lines() -> None:
+    tokenizer = byte_tokenizer()
+    with pytest.raises(ValueError, match="belong together"):
+        native.Mixer(Tree(np.full(256, 8, np.uint8)), tokenizer.pieces, 16, 1, 9, False, 0, np.zeros(33, np.uint16))
 
 
 def test_bytes_without_a_model() -> None:
@@ -344,7 +396,8 @@ def test_prior_of_a_folder(tmp_path) -> None:
     from tests.models import random_model
 
     (tmp_path / "some").mkdir()
-    (tmp_path / "some" / "text").write_text(PROSE + LOG)
+    texts = (f"{PROSE}{LOG}{i}".encode() for i in range(10_000))
+    (tmp_path / "some" / "text").write_bytes(next(text for text in texts if is_set_aside(text)))
     made = json.loads(make(tmp_path, random_model(ModelConfig(256, 64, 1, 1, 64, 8)), 3000))
     kept = json.loads(prior.FILE.read_text())
     assert made.keys() == kept.keys()

@@ -74,8 +74,8 @@ def test_a_model_that_is_loaded_once(model: str):
 
 def test_memory_is_refused_before_it_is_taken(model: str):
     coded = lmcompress.compress(TEXT, 3, model=model)
-    assert lmcompress.decompress(coded, model=model, memory=80 << 20) == TEXT
-    for memory in (60 << 20, len(TEXT), 0):
+    assert lmcompress.decompress(coded, model=model, memory=96 << 20) == TEXT
+    for memory in (76 << 20, len(TEXT), 0):
         with pytest.raises(lmcompress.LimitError):
             lmcompress.decompress(coded, model=model, memory=memory)
 

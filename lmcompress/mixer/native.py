@@ -15,6 +15,7 @@ from lmcompress.distribution import Distribution
 from lmcompress.errors import CorruptError
 from lmcompress.mixer import prior, reference
 from lmcompress.mixer.tables import CELL_ROW, LOG2, SETTLED, SQUASH, STRETCH, sizes
+from lmcompress.ngrams import NONE
 from lmcompress.tree import MAX_DEPTH, Tree
 
 
@@ -31,6 +32,7 @@ class Mixer:
         n_tokens: int,
         light: bool = False,
         n_features: int = 0,
+        ngrams: np.ndarray = NONE,
         first: prior.Learned | None = None,
     ) -> None:
         first = first or prior.first(light, n_features > 0, tree.vocab_size)
@@ -47,6 +49,7 @@ class Mixer:
             SETTLED,
             CELL_ROW,
             *learned,
+            ngrams,
             light,
             n_features,
             n_lanes,

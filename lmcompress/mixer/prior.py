@@ -27,7 +27,7 @@ class Parts:
     """How many there are of each kind; the light mixer has the first ones."""
 
     contexts: int  # with a slot for each node
-    guesses: int  # expected tokens: long match, short match, line above by field and by column; then runs
+    guesses: int  # expected tokens: long match, short match, line above by field and by column, n-grams; then runs
     sets: int  # weight sets that predict side by side: by last token, node, field, column, match
     apms: int
 
@@ -42,10 +42,10 @@ class Parts:
 
     def rows(self, vocab_size: int) -> list[int]:
         """Of each weight set."""
-        return [vocab_size, vocab_size - 1, 4 * FIELDS, 8 * FIELDS, 48][: self.sets]
+        return [vocab_size, vocab_size - 1, 4 * FIELDS, 8 * FIELDS, 80][: self.sets]
 
 
-FULL, LIGHT = Parts(16, 8, 5, 2), Parts(8, 5, 2, 1)
+FULL, LIGHT = Parts(16, 9, 5, 2), Parts(8, 6, 2, 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,9 +19,10 @@ from lmcompress.distribution import Distribution
 from lmcompress.mixer import prior
 from lmcompress.mixer.prior import CONFIDENCES, FIELDS, FULL, LEVELS, LIGHT
 from lmcompress.mixer.tables import CELL_MOST, CELL_ROW, LOG2, QUANTIZED, SETTLED, SQUASH, STRETCH, moved, sizes
+from lmcompress.ngrams import CLASSES, NONE, ORDERS, find
 from lmcompress.tree import Tree
 
-EXPECTED = 4  # guesses that are no runs
+EXPECTED = 5  # guesses that are no runs
 REMEMBERS = (1, 2, 4, 6)  # contexts whose runs remember the token that came last
 HISTORY = 6
 LINE = 256
@@ -41,6 +42,7 @@ FIRST_DECISIONS = 4096  # as many as if they were made: the rate of learning sta
 SURE = 1 << 11  # of 2^24: a decision that had less against it teaches nothing
 UNIT = 65536
 ONE = 1 << 13  # of a weight
+WEIGHT_MAX = 15800  # so that sums of products fit 32 bits
 MASK = (1 << 64) - 1
 RATE = [131072 // (2 * n + 3) for n in range(1024)]  # 1 / (n + 1.5), 16 bits after the point
 _LOG2, _STRETCH, _SQUASH, _QUANTIZED = LOG2.tolist(), STRETCH.tolist(), SQUASH.tolist(), QUANTIZED.tolist()
@@ -227,7 +229,8 @@ class Lane:
         self.guesses: list[int] = []  # tokens: those expected, then those of the runs; -1 for none
         self.rows: list[tuple[int, int]] = []  # which of the guesses' statistics speaks for each, less the level
         self.alive: list[bool] = []  # guesses whose token the node covers
-        self.confidence = 0  # of the long match
+        self.confidence = 0  # of the long match, 1 to 5
+        self.likely = 0  # 6 to 9 for a guess of the n-grams
         self.context: list[int] = []  # hashes
         self.cells: list[Cell] = []  # the contexts', as they were; a token that the node does not cover counts 0
         self.runs: list[Run] = []
@@ -268,10 +271,11 @@ class Mixer:
         n_tokens: int,
         light: bool = False,
         n_features: int = 0,
+        ngrams: np.ndarray = NONE,
         first: prior.Learned | None = None,
     ) -> None:
         first = first or prior.first(light, n_features > 0, tree.vocab_size)
-        self.tree, self.pieces, self.n_lanes = tree, pieces, n_lanes
+        self.tree, self.pieces, self.n_lanes, self.ngrams = tree, pieces, n_lanes, ngrams
         self.parts = parts = LIGHT if light else FULL
         V = tree.vocab_size
         self.table_bits, self.run_bits, self.match_bits, self.follower_bits = sizes(mixer_bits, n_tokens)
@@ -378,13 +382,15 @@ class Mixer:
         width = len(text.bytes[text.which])
         over = text.bytes[above][width : width + 4] if text.lines else b""  # bytes above the next four
         lane.follower = hash64(hash64(n, r[0]), r[1]) >> 64 - self.follower_bits
-        order1 = hash64(1, r[0])
-        order2 = hash64(order1, r[1])
+        order = [hash64(1, r[0])]  # hashes of the last one to six tokens
+        for token in r[1:]:
+            order.append(hash64(order[-1], token))
+        self._recall_ngrams(lane, [order[n - 1] for n in ORDERS])
         lane.context = [
             0,
-            order1,
-            order2,
-            hash64(hash64(hash64(order2, r[2]), r[3]), r[4]),
+            order[0],
+            order[1],
+            order[4],
             hash64(2, text.word),
             hash64(hash64(3, int.from_bytes(over.ljust(4, b"\0"), "big")), text.latest & 255),
             hash64(hash64(4, self.followers.get(lane.follower, 0)), r[0]),
@@ -410,6 +416,15 @@ class Mixer:
         lane.alive = [token >= 0 for token in lane.guesses]
         lane.apm_hash = hash64(17, r[0])
         lane.node = lane.level = lane.position = 0
+
+    def _recall_ngrams(self, lane: Lane, hashes: list[int]) -> None:
+        """A guess from the longest context that is in the table."""
+        lane.likely, guess, row = 0, -1, 0
+        for i, h in enumerate(hashes):
+            if found := find(self.ngrams, h):
+                guess, row, lane.likely = found[0], i * CLASSES + found[1], 6 + found[1] // 2
+        lane.guesses.append(guess)
+        lane.rows.append((4, row))
 
     def _above(self, text: Text, start: list[int], field: int, tokens: int) -> int:
         """The token at the same place of the same field in the line above, or -1."""
@@ -527,7 +542,7 @@ class Mixer:
             node,
             min(text.field, FIELDS - 1) * 4 + min(text.field_tokens, 3),
             min(text.column, FIELDS - 1) * 8 + min(text.column_tokens, 7),
-            (confidence * 4 + near) * 2 + (level > 3),
+            ((confidence or lane.likely * lane.alive[4]) * 4 + near) * 2 + (level > 3),
         ]
         lane.final = self.final_weights[order * 6 + confidence]
         lane.stretched, lane.p_set = [], []
@@ -584,7 +599,7 @@ class Mixer:
         for j, (weights, p_set) in enumerate(zip(self.weights, lane.p_set, strict=True)):
             error = (((target - p_set) >> 6) * rate + 512) >> 10
             w = weights[lane.chosen[j]]
-            np.clip(w + ((lane.input * error + (1 << 14)) >> 15), -2 * ONE, 2 * ONE, out=w)
+            np.clip(w + ((lane.input * error + (1 << 14)) >> 15), -WEIGHT_MAX, WEIGHT_MAX, out=w)
             step = (lane.stretched[j] * final_error + 2048) >> 12
             lane.final[j] = clamp(lane.final[j] + step, (1 << 20) - 1)
         if self.said is not None:

@@ -16,9 +16,15 @@
 #endif
 
 #define N_CTX 16            /* contexts with a statistic for each node */
-#define N_EXPECTED 4        /* expected tokens: long match, short match, the line above by field and by column */
+#define N_EXPECTED 5        /* expected tokens: long match, short match, the line above by field and by column, the n-grams */
 #define N_RUN 4             /* contexts that also remember the token that came last */
 #define N_GUESS (N_EXPECTED + N_RUN)
+#define NGRAMS 4            /* g: the guess of the n-grams */
+#define N_ORDER 4           /* lengths of their contexts */
+#define NGRAM_WAYS 16       /* n-grams of a line */
+#define NGRAM_CLASSES 8     /* of how likely the token is, the lowest bits of a key */
+#define MAX_NGRAMS (1 << 22) /* lines */
+#define NGRAM_CHECK 0x1FFF  /* the bits above: of the context's hash */
 #define N_SET 5             /* weight sets that predict side by side */
 #define N_APM 2
 #define N_INPUT 64          /* of which 4 + 2 * (N_GUESS + N_CTX) are used */
@@ -55,6 +61,7 @@
 #define CORRECTION_SEEN 65535
 #define MAX_FEATURES 2048
 #define FIRST_DECISIONS 4096 /* as many as if they were made: the rate of learning starts lower */
+#define WEIGHT_MAX 15800     /* |x| add up to 135413 at most, see docs/MIXER.md */
 #define SURE (1 << 11)       /* of 2^24: a decision that had less against it teaches nothing */
 #define UNIT 65536          /* of the stretched domain, outside the inputs: one bit of log2 odds */
 #define HUGE_PAGE (1 << 21)
@@ -79,6 +86,7 @@
 #define WHOLE(n) (((n) + 3) / 4 * 4) /* whole vectors */
 
 _Static_assert(127LL * MAX_FEATURES * CORRECTION_MAX <= INT32_MAX, "sums of products fit");
+_Static_assert((4095LL * (N_GUESS + 2) + (3328 + 1664) * N_CTX + 1024 * (N_GUESS + 1) + 256) * WEIGHT_MAX <= INT32_MAX, "these, too");
 _Static_assert((-3 >> 1) == -2, "right shifts of negative numbers round down");
 
 typedef int16_t Slot;       /* (p - 2048) << 4 | count: 12 bits of probability, how often seen */
@@ -94,7 +102,7 @@ typedef struct {
     int contexts, guesses, sets, apms;
 } Parts;
 
-static const Parts FULL = {N_CTX, N_GUESS, N_SET, N_APM}, LIGHT = {8, 5, 2, 1};
+static const Parts FULL = {N_CTX, N_GUESS, N_SET, N_APM}, LIGHT = {8, 6, 2, 1};
 
 /* A line of buckets. A check tells contexts and nodes apart. */
 typedef struct {
@@ -110,6 +118,11 @@ typedef struct {
 typedef struct {
     uint16_t check, token, count, unused;
 } Run;
+
+/* What other texts have had after contexts: a line of n-grams. A key is 0 where there is none. */
+typedef struct {
+    uint16_t key[NGRAM_WAYS], token[NGRAM_WAYS];
+} Ngrams;
 
 typedef struct {
     int64_t at; /* index in history of the token expected next, or -1 */
@@ -135,9 +148,11 @@ typedef struct {
 typedef struct {
     int32_t node, level, position; /* node < 0: ~token; position among the slots of a bucket */
     uint32_t alive;                /* guesses whose token the node covers, as bits */
-    int32_t guess[N_GUESS];        /* tokens: N_EXPECTED expected ones, then those of the runs; -1 for none */
-    int32_t row[N_GUESS];          /* their statistics, less the level */
+    int32_t guess[WHOLE(N_GUESS)]; /* tokens: N_EXPECTED expected ones, then those of the runs; -1 for none */
+    int32_t row[WHOLE(N_GUESS)];   /* their statistics, less the level */
     int32_t confidence;            /* of the long match, 1 to 5 */
+    int32_t likely;                /* the n-gram's class, halved, 6 to 9: its place behind these */
+    uint64_t ngram_hash[N_ORDER];
     int32_t order;                 /* of the longest context that is known, 0 to 3 */
     uint64_t sum_lo, sum_mid, sum_hi; /* the network's weights below the node's ids, its middle, behind its ids */
     uint64_t context[N_CTX], apm_hash;
@@ -186,6 +201,9 @@ struct Mixer {
     uint32_t known[4 << COUNT_BITS]; /* [side of a cell's first token][of its second][count]: a slot and its statistic << 16 */
     Cells *cells;
     Run *runs;
+    Py_buffer ngram_lines; /* obj NULL where there are none */
+    const Ngrams *ngrams;
+    uint64_t n_ngrams; /* lines */
     Statistic *slot_map, *guess_map;
     int16_t *weights;
     int32_t *final_weights;
@@ -511,6 +529,8 @@ INLINE Cells *cells_of(Mixer *m, uint64_t h) { return m->cells + (h >> (64 - m->
 /* Of a context's cell */
 INLINE uint16_t check_of(uint64_t h) { return (uint16_t)h ? (uint16_t)h : 1; }
 
+INLINE const Ngrams *ngrams_of(const Mixer *m, uint64_t h) { return m->ngrams + ((h >> 32) * m->n_ngrams >> 32); }
+
 INLINE void begin_token(Mixer *m, Lane *s, int lane, const Parts *parts)
 {
     int64_t now = m->step * m->n_lanes;
@@ -544,7 +564,14 @@ INLINE void begin_token(Mixer *m, Lane *s, int lane, const Parts *parts)
     c[0] = 0;
     c[1] = hash(1, r[0]);
     c[2] = hash(c[1], r[1]);
-    c[3] = hash(hash(hash(c[2], r[2]), r[3]), r[4]);
+    uint64_t *h = s->ngram_hash;
+    h[0] = c[2];
+    h[1] = hash(h[0], r[2]);
+    h[2] = hash(h[1], r[3]);
+    c[3] = hash(h[2], r[4]);
+    h[3] = hash(c[3], r[5]);
+    for (int i = 0; m->n_ngrams && i < N_ORDER; i++)
+        PREFETCH(ngrams_of(m, h[i]));
     c[4] = hash(2, t->word);
     c[5] = hash(hash(3, over), t->latest & 255);
     c[6] = hash(hash(4, m->followers[s->follower]), r[0]);
@@ -565,9 +592,9 @@ INLINE void begin_token(Mixer *m, Lane *s, int lane, const Parts *parts)
         PREFETCH(cells_of(m, c[i]));
     static const uint8_t remembers[N_RUN] = {1, 2, 4, 6};
     for (int i = 0; N_EXPECTED + i < parts->guesses; i++) {
-        uint64_t h = hash(c[remembers[i]], lane);
-        s->run_check[i] = (uint16_t)h;
-        s->run[i] = m->runs + ((uint64_t)i << m->run_bits) + (h >> (64 - m->run_bits));
+        uint64_t run = hash(c[remembers[i]], lane);
+        s->run_check[i] = (uint16_t)run;
+        s->run[i] = m->runs + ((uint64_t)i << m->run_bits) + (run >> (64 - m->run_bits));
         PREFETCH(s->run[i]);
     }
     memset(s->input, 0, sizeof s->input);
@@ -629,10 +656,47 @@ INLINE void recall_cells(Mixer *m, Lane *s, const Parts *parts)
     approach_group(m, s, parts);
 }
 
-/* The tokens of the runs, which have come, become guesses. */
-INLINE void recall_runs(Mixer *m, Lane *s, const Parts *parts)
+/* The place of an n-gram with that check in its line, or -1 */
+INLINE int place_of_ngram(const Ngrams *line, uint64_t h)
+{
+    uint16_t check = (uint16_t)(h & NGRAM_CHECK ? h & NGRAM_CHECK : 1), key = (uint16_t)(check * NGRAM_CLASSES);
+#ifdef __SSE2__
+    const __m128i *p = (const __m128i *)(const void *)line->key, mask = _mm_set1_epi16((short)-NGRAM_CLASSES);
+    __m128i a = _mm_cmpeq_epi16(_mm_and_si128(_mm_loadu_si128(p), mask), _mm_set1_epi16((short)key));
+    __m128i b = _mm_cmpeq_epi16(_mm_and_si128(_mm_loadu_si128(p + 1), mask), _mm_set1_epi16((short)key));
+    uint32_t found = (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(a, b));
+    return found ? lowest(found) : -1;
+#else
+    for (int w = 0; w < NGRAM_WAYS; w++)
+        if ((line->key[w] & -NGRAM_CLASSES) == key)
+            return w;
+    return -1;
+#endif
+}
+
+/* What follows the longest context that the n-grams have becomes a guess. */
+INLINE void recall_ngrams(const Mixer *m, Lane *s)
+{
+    s->guess[NGRAMS] = -1;
+    s->row[NGRAMS] = s->likely = 0;
+    for (int i = N_ORDER - 1; m->n_ngrams && i >= 0; i--) {
+        const Ngrams *line = ngrams_of(m, s->ngram_hash[i]);
+        int w = place_of_ngram(line, s->ngram_hash[i]);
+        if (w < 0)
+            continue;
+        int class = line->key[w] % NGRAM_CLASSES;
+        s->guess[NGRAMS] = line->token[w];
+        s->row[NGRAMS] = (NGRAMS * CONFIDENCES + i * NGRAM_CLASSES + class) * LEVELS;
+        s->likely = 6 + class / 2;
+        return;
+    }
+}
+
+/* The tokens of n-grams and runs, which have come, become guesses. */
+INLINE void recall_guesses(Mixer *m, Lane *s, const Parts *parts)
 {
     int32_t *guess = s->guess;
+    recall_ngrams(m, s);
     for (int i = 0; N_EXPECTED + i < parts->guesses; i++) {
         Run *run = s->run[i];
         if (run->check != s->run_check[i]) {
@@ -710,7 +774,7 @@ INLINE void learn_cells(Mixer *m, Lane *s, const Parts *parts)
     }
 }
 
-/* |x| add up to less than 2^17 with |w| <= 2^14, or to 2^18 with |w| <= CORRECTION_MAX */
+/* |x| add up to 135413 at most with |w| <= WEIGHT_MAX, or to 2^18 with |w| <= CORRECTION_MAX */
 INLINE int32_t dot(const int16_t *restrict x, const int16_t *restrict w, int n)
 {
     int32_t sum = 0;
@@ -723,8 +787,8 @@ INLINE void train(const int16_t *restrict x, int16_t *restrict w, int16_t error,
 {
     for (int i = 0; i < n; i++) {
         int16_t v = (int16_t)(w[i] + (int16_t)(((x[i] * error >> 14) + 1) >> 1));
-        v = v > 1 << 14 ? 1 << 14 : v;
-        w[i] = v < -(1 << 14) ? -(1 << 14) : v;
+        v = v > WEIGHT_MAX ? WEIGHT_MAX : v;
+        w[i] = v < -WEIGHT_MAX ? -WEIGHT_MAX : v;
     }
 }
 
@@ -798,7 +862,7 @@ INLINE void say_guesses(Mixer *m, Lane *s, const Parts *parts)
     const int G = parts->guesses;
     int16_t *x = s->input + 2 * parts->contexts;
     if (parts->sets > 4) {
-        int confidence = s->alive & 1 ? s->confidence : 0;
+        int confidence = s->alive & 1 ? s->confidence : s->alive >> NGRAMS & 1 ? s->likely : 0;
         s->weights[4] = weights_of(m, 4, (confidence * 4 + (int)(s->alive >> 1 & 3)) * 2 + (s->level > 3));
     }
     if (s->alive == 0) {
@@ -874,7 +938,7 @@ INLINE uint32_t guesses_on(const Lane *s, int bit, int32_t mid, const Parts *par
 INLINE void learn_guesses(Mixer *m, Lane *s, uint32_t alive, uint32_t right, int32_t level, const Parts *parts)
 {
     const int G = WHOLE(parts->guesses);
-    Statistic guessed[N_GUESS];
+    Statistic guessed[WHOLE(N_GUESS)];
     for (int g = 0; g < G; g++)
         guessed[g] = m->guess_map[s->row[g] + level];
     VECTOR for (int g = 0; g < G; g++)
@@ -974,7 +1038,7 @@ INLINE void begin_lanes(Mixer *m, int n, int t, const Parts *parts)
     for (int l = 0; l < n; l++)
         recall_cells(m, &m->lanes[l], parts);
     for (int l = 0; l < n; l++)
-        recall_runs(m, &m->lanes[l], parts);
+        recall_guesses(m, &m->lanes[l], parts);
 }
 
 /* Each stage for all lanes, then the next: one lane's waiting is the others' work. Buckets have until the third to come. */
@@ -1090,6 +1154,7 @@ static void capsule_free(PyObject *capsule)
         PyBuffer_Release(&m->base);
         PyBuffer_Release(&m->local);
         PyBuffer_Release(&m->features);
+        PyBuffer_Release(&m->ngram_lines);
         mixer_free(m);
     }
 }
@@ -1097,7 +1162,7 @@ static void capsule_free(PyObject *capsule)
 /* How many rows weight set j has. */
 static int set_rows(int n_node, int j)
 {
-    const int rows[N_SET] = {n_node + 1, n_node, 4 * FIELDS, 8 * FIELDS, 48};
+    const int rows[N_SET] = {n_node + 1, n_node, 4 * FIELDS, 8 * FIELDS, 80};
     return rows[j];
 }
 
@@ -1159,22 +1224,24 @@ static int mixer_set_up(Mixer *m, const Py_buffer *first)
 }
 
 PyDoc_STRVAR(mixer_doc,
-"mixer(left, right, lo, mid, hi, text, start, log2, stretch, squash, settled, cell_row, slot_map, guess_map, weights, final_weights, light,\n"
+"mixer(left, right, lo, mid, hi, text, start, log2, stretch, squash, settled, cell_row, slot_map, guess_map, weights, final_weights, ngrams, light,\n"
 "      n_features, n_lanes, table_bits, run_bits, match_bits, follower_bits) -> capsule\n\n"
 "A mixer that knows what prior.Learned holds; light: of few parts. Buffers: the tree (int32 [V-1] each), the pieces' bytes one after the other and\n"
-"int32 [V+1] where they start, tables uint16 [1024], int16 [4096], uint32 [2562], int16 [4096], uint16 [4096]; numbers of table entries as log2.");
+"int32 [V+1] where they start, tables uint16 [1024], int16 [4096], uint32 [2562], int16 [4096], uint16 [4096]; n-grams uint16 [N, 2, 16], kept; numbers\n"
+"of table entries as log2.");
 static PyObject *mixer_new(PyObject *self, PyObject *args)
 {
-    Py_buffer b[16];
+    Py_buffer b[17];
     int light, n_features, n_lanes, table_bits, run_bits, match_bits, follower_bits;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*y*y*y*y*y*y*y*y*y*y*piiiiii", b, b + 1, b + 2, b + 3, b + 4, b + 5, b + 6, b + 7, b + 8,
-                          b + 9, b + 10, b + 11, b + 12, b + 13, b + 14, b + 15, &light, &n_features, &n_lanes, &table_bits, &run_bits, &match_bits, &follower_bits))
+    if (!PyArg_ParseTuple(args, "y*y*y*y*y*y*y*y*y*y*y*y*y*y*y*y*y*piiiiii", b, b + 1, b + 2, b + 3, b + 4, b + 5, b + 6, b + 7, b + 8,
+                          b + 9, b + 10, b + 11, b + 12, b + 13, b + 14, b + 15, b + 16, &light, &n_features, &n_lanes, &table_bits, &run_bits, &match_bits, &follower_bits))
         return NULL;
     PyObject *capsule = NULL;
     Mixer *m = NULL;
     Py_ssize_t n_node = b[0].len / 4;
     int fits = n_node >= 1 && n_node < 65535 && b[6].len == (n_node + 2) * 4 && b[7].len == 2048 &&
-               b[8].len == 8192 && b[9].len == 10248 && b[10].len == 8 << COUNT_BITS && b[11].len == 8 << COUNT_BITS && n_lanes >= 1 && n_lanes <= 65536 && n_features >= 0 && n_features <= MAX_FEATURES;
+               b[8].len == 8192 && b[9].len == 10248 && b[10].len == 8 << COUNT_BITS && b[11].len == 8 << COUNT_BITS && n_lanes >= 1 && n_lanes <= 65536 && n_features >= 0 && n_features <= MAX_FEATURES &&
+               b[16].len % (Py_ssize_t)sizeof(Ngrams) == 0 && b[16].len / (Py_ssize_t)sizeof(Ngrams) <= MAX_NGRAMS;
     for (int i = 1; i < 5; i++)
         fits = fits && b[i].len == n_node * 4;
     const Parts *parts = light ? &LIGHT : &FULL;
@@ -1189,7 +1256,7 @@ static PyObject *mixer_new(PyObject *self, PyObject *args)
         most = weight[i] > most ? weight[i] : -weight[i] > most ? -weight[i] : most;
     for (Py_ssize_t i = 0; fits && i < ORDERS * 6 * N_SET; i++)
         fits = ((const int32_t *)b[15].buf)[i] < 1 << 20 && ((const int32_t *)b[15].buf)[i] > -(1 << 20);
-    fits = fits && most <= 1 << 14;
+    fits = fits && most <= WEIGHT_MAX;
     const uint16_t *cell_row = b[11].buf;
     for (int i = 0; fits && i < 4 << COUNT_BITS; i++)
         fits = cell_row[i] < 512;
@@ -1232,6 +1299,10 @@ static PyObject *mixer_new(PyObject *self, PyObject *args)
         memcpy(m->squash_table, b[9].buf, sizeof m->squash_table);
         for (int i = 0; i < 4 << COUNT_BITS; i++)
             m->known[i] = (uint32_t)cell_row[i] << 16 | ((const uint16_t *)b[10].buf)[i];
+        m->n_ngrams = (uint64_t)b[16].len / sizeof(Ngrams);
+        m->ngrams = b[16].buf;
+        m->ngram_lines = b[16];
+        b[16].obj = NULL;
         if (!m->lacking && mixer_set_up(m, b + 12))
             capsule = PyCapsule_New(m, "lmcompress.mixer", capsule_free);
         else
@@ -1239,10 +1310,12 @@ static PyObject *mixer_new(PyObject *self, PyObject *args)
     } else
         PyErr_NoMemory();
 done:
-    for (int i = 0; i < 16; i++)
+    for (int i = 0; i < 17; i++)
         PyBuffer_Release(b + i);
-    if (m != NULL && capsule == NULL)
+    if (m != NULL && capsule == NULL) {
+        PyBuffer_Release(&m->ngram_lines);
         mixer_free(m);
+    }
     return capsule;
 }
 

@@ -29,6 +29,11 @@ def is_validation(document: bytes) -> bool:
     return hashlib.sha256(document).digest()[-1] % 128 == 0
 
 
+def is_set_aside(document: bytes) -> bool:
+    """True for another document in 128, which n-grams are not counted in: what mixers know of them at first is learned from these."""
+    return hashlib.sha256(document).digest()[-1] % 128 == 1
+
+
 def documents(folder: Path) -> Iterator[tuple[str, bytes]]:
     """(category, document) of every document under `folder`, in a fixed order."""
     for path in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
@@ -41,18 +46,18 @@ def documents(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield path.parent.name, path.read_bytes().replace(SEPARATOR, b"")
 
 
-def training_documents(folder: Path) -> dict[str, list[bytes]]:
-    """By category, those that are not of the validation split."""
+def training_documents(folder: Path, set_aside: bool = False) -> dict[str, list[bytes]]:
+    """By category, those that are not of the validation split; or those that are set aside only."""
     by_category: dict[str, list[bytes]] = {}
     for category, document in documents(folder):
-        if not is_validation(document):
+        if is_set_aside(document) if set_aside else not is_validation(document):
             by_category.setdefault(category, []).append(document)
     return by_category
 
 
-def sample(folder: Path, total: int, seed: int = 0) -> list[bytes]:
-    """About `total` bytes of training documents in the proportions of WEIGHTS, cut to 64 KiB each."""
-    by_category = training_documents(folder)
+def sample(folder: Path, total: int, seed: int = 0, set_aside: bool = False) -> list[bytes]:
+    """About `total` bytes of training documents in the proportions of WEIGHTS, cut to 64 KiB each; or of those that are set aside only."""
+    by_category = training_documents(folder, set_aside)
     mass = {c: WEIGHTS.get(c, 1.0) * sum(map(len, d)) for c, d in by_category.items()}
     rng = np.random.default_rng(seed)
     chosen = []

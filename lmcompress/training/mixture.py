@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from lmcompress.codec import layout, most_lanes, spans
 from lmcompress.config import CodecConfig
 from lmcompress.distribution import Distribution
 from lmcompress.modelfile import Model
+from lmcompress.ngrams import NONE
 from lmcompress.predictor import BATCH, Engines, Predictor, Vocabulary
 from lmcompress.training.data import Mix
 from lmcompress.tree import Tree
@@ -88,9 +89,10 @@ def trace(
 ) -> None:
     """Lets the model's network and the mixer read about so many tokens of the training split in folder `ids` (data.tokenize
     with the model's vocabulary), as much of each category as data.Mix draws, from everywhere in it, in lanes as a block has
-    with that configuration. Writes tokens.u16, offsets.i16 ([tokens, DEPTH], in 1/UNIT of a bit) and blocks.json (first token, tokens
+    with that configuration; without n-grams, which were counted in this very text. Writes tokens.u16, offsets.i16 ([tokens, DEPTH], in 1/UNIT of a bit) and blocks.json (first token, tokens
     and tree of each) to `out`."""
     out.mkdir(parents=True, exist_ok=True)
+    model = replace(model, ngrams=NONE)
     vocabulary, engines, mix = Vocabulary(model), Engines(model, config, threads), Mix(ids, 1)
     paths, rng = Paths(model.depths), np.random.default_rng(seed)
     plan = [

@@ -20,6 +20,9 @@ from lmcompress.methods import LEVELS
 HERE = Path(__file__).parent
 MANIFEST = HERE / "manifest.json"
 TOY = HERE / "toy.lmm"  # lmcompress train --config tests/golden/toy.json --data corpora/samples; never replaced
+KNOWING = (
+    HERE / "ngrams.lmm"
+)  # python -m lmcompress.training.ngrams --data corpora/samples --lines 400 TOY KNOWING; nor this
 SAMPLES = Path(__file__).parents[2] / "corpora" / "samples"
 TEXT = (SAMPLES / "alice29.txt").read_bytes()
 CHINESE = (SAMPLES / "chinese_classic.txt").read_bytes()[:4500].decode("utf-8", "ignore")
@@ -45,6 +48,11 @@ def quoted(content: bytes) -> bytes:
     """In quoted-printable with lines of 76 characters, without soft breaks where it has LF."""
     lines = [re.sub(b"[=\x80-\xff]", lambda octet: b"=%02X" % octet[0][0], line) for line in content.splitlines()]
     return b"".join(b"=\n".join(re.findall(b"(?:=..|[^=]){1,25}", line)) + b"\n" for line in lines)
+
+
+def model_of(name: str) -> Path:
+    """The model of that golden archive."""
+    return KNOWING if name.startswith("ngrams") else TOY
 
 
 def untried() -> Any:
@@ -141,6 +149,9 @@ def archives() -> dict[str, tuple[bytes, bytes]]:
         made[name] = (lmcompress.compress(content, model=TOY, **options), content)
         blocks = lmcompress.get_archive_info(made[name][0]).members[0].blocks
         assert blocks[-1].method == METHODS[REPEATING]
+    for level in (1, 6):
+        text = TEXT[90_000:92_000] + CHINESE[:500].encode()
+        made[f"ngrams-{level}"] = (lmcompress.compress(text, level, model=KNOWING), text)
     parts = [TEXT[:500], b"", noise]
     compressor = LMCompressor(model=TOY)
     made["members"] = (b"".join(compressor.compress(p, LMCompressor.FLUSH_FRAME) for p in parts), b"".join(parts))
@@ -153,7 +164,7 @@ def main() -> None:
         path = HERE / f"{name}.lmc"
         if path.exists():
             continue
-        assert lmcompress.decompress(archive, model=TOY) == content
+        assert lmcompress.decompress(archive, model=model_of(name)) == content
         path.write_bytes(archive)
         sha256 = hashlib.sha256(content).hexdigest()
         manifest[path.name] = {"size": len(content), "sha256": sha256, "version": lmcompress.__version__}
