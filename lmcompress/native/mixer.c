@@ -656,39 +656,42 @@ INLINE void recall_cells(Mixer *m, Lane *s, const Parts *parts)
     approach_group(m, s, parts);
 }
 
-/* The place of an n-gram with that check in its line, or -1 */
-INLINE int place_of_ngram(const Ngrams *line, uint64_t h)
+/* The places of n-grams with that hash's check in its line, as bits; the lowest one counts */
+INLINE uint32_t places_of_ngram(const Ngrams *line, uint64_t h)
 {
     uint16_t check = (uint16_t)(h & NGRAM_CHECK ? h & NGRAM_CHECK : 1), key = (uint16_t)(check * NGRAM_CLASSES);
 #ifdef __SSE2__
     const __m128i *p = (const __m128i *)(const void *)line->key, mask = _mm_set1_epi16((short)-NGRAM_CLASSES);
     __m128i a = _mm_cmpeq_epi16(_mm_and_si128(_mm_loadu_si128(p), mask), _mm_set1_epi16((short)key));
     __m128i b = _mm_cmpeq_epi16(_mm_and_si128(_mm_loadu_si128(p + 1), mask), _mm_set1_epi16((short)key));
-    uint32_t found = (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(a, b));
-    return found ? lowest(found) : -1;
+    return (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(a, b));
 #else
+    uint32_t places = 0;
     for (int w = 0; w < NGRAM_WAYS; w++)
-        if ((line->key[w] & -NGRAM_CLASSES) == key)
-            return w;
-    return -1;
+        places |= (uint32_t)((line->key[w] & -NGRAM_CLASSES) == key) << w;
+    return places;
 #endif
 }
 
-/* What follows the longest context that the n-grams have becomes a guess. */
+/* What follows the longest context that the n-grams have becomes a guess. All lines are looked at before it is known which counts: a
+ * branch for each would wait for the line before. */
 INLINE void recall_ngrams(const Mixer *m, Lane *s)
 {
+    uint32_t places = 0;
+    int order = 0;
+    for (int i = 0; m->n_ngrams && i < N_ORDER; i++) {
+        uint32_t here = places_of_ngram(ngrams_of(m, s->ngram_hash[i]), s->ngram_hash[i]);
+        order = here ? i : order;
+        places = here ? here : places;
+    }
     s->guess[NGRAMS] = -1;
     s->row[NGRAMS] = s->likely = 0;
-    for (int i = N_ORDER - 1; m->n_ngrams && i >= 0; i--) {
-        const Ngrams *line = ngrams_of(m, s->ngram_hash[i]);
-        int w = place_of_ngram(line, s->ngram_hash[i]);
-        if (w < 0)
-            continue;
-        int class = line->key[w] % NGRAM_CLASSES;
+    if (places) {
+        const Ngrams *line = ngrams_of(m, s->ngram_hash[order]);
+        int w = lowest(places), class = line->key[w] % NGRAM_CLASSES;
         s->guess[NGRAMS] = line->token[w];
-        s->row[NGRAMS] = (NGRAMS * CONFIDENCES + i * NGRAM_CLASSES + class) * LEVELS;
+        s->row[NGRAMS] = (NGRAMS * CONFIDENCES + order * NGRAM_CLASSES + class) * LEVELS;
         s->likely = 6 + class / 2;
-        return;
     }
 }
 
