@@ -270,7 +270,7 @@ def block_options(command: Callable[..., None]) -> Callable[..., None]:
 @main.command("parts")
 @block_options
 def parts_command(paths: tuple[Path, ...], model: str, limit: int, threads: int) -> None:
-    """Network alone, mixer alone, both; both in 1, 8, 32 lanes."""
+    """Network alone, mixer alone, both; without n-grams; in 1, 8, 32 lanes."""
     from benchmarks import parts
     from lmcompress import modelfile
 

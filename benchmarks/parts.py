@@ -1,4 +1,4 @@
-"""What each part of lmcompress buys: the network, the mixer, lanes, tables.
+"""What each part of lmcompress buys: the network, the mixer, n-grams, lanes, tables.
 
 Knows: blocks coded with one part or another left out, each decoded again and compared. Does not know: rivals, speed.
 """
@@ -6,6 +6,7 @@ Knows: blocks coded with one part or another left out, each decoded again and co
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from rich.table import Table
 from lmcompress.codec import Codec
 from lmcompress.config import CodecConfig
 from lmcompress.modelfile import Model
+from lmcompress.ngrams import NONE
 
 LANES = (1, 8, 32)
 
@@ -28,13 +30,17 @@ def coded(model: Model | None, config: CodecConfig, data: bytes, threads: int) -
 
 
 def parts_table(model: Model, files: Sequence[Path], limit: int, bits: int, lane_unit: int, threads: int) -> Table:
-    """Network alone, mixer alone, both; and both in 1, 8, 32 lanes: the first `limit` bytes of each file, one block."""
-    table = Table("bits per byte", "bytes", "network", "mixer", "both", *(f"{n} lanes" for n in LANES))
+    """Network alone, mixer alone, both; the last two without n-grams; and both in 1, 8, 32 lanes: the first `limit` bytes of each file,
+    one block."""
+    less = replace(model, ngrams=NONE)
+    without = (f"{name}, no n-grams" for name in ("mixer", "both"))
+    table = Table("bits per byte", "bytes", "network", "mixer", "both", *without, *(f"{n} lanes" for n in LANES))
     for path in files:
         data = path.read_bytes()[:limit]
         configs = [CodecConfig(lane_unit, 0), CodecConfig(lane_unit, bits, False), CodecConfig(lane_unit, bits)]
-        configs += [CodecConfig(max(1, len(data) // n**2), bits) for n in LANES]
-        cells = [f"{coded(model, config, data, threads):.4f}" for config in configs]
+        lanes = [CodecConfig(max(1, len(data) // n**2), bits) for n in LANES]
+        trials = [*((model, c) for c in configs), *((less, c) for c in configs[1:]), *((model, c) for c in lanes)]
+        cells = [f"{coded(m, config, data, threads):.4f}" for m, config in trials]
         table.add_row(path.name, f"{len(data):,}", *cells)
     return table
 
@@ -59,7 +65,7 @@ def order_0(integers: np.ndarray) -> float:
 
 
 def model_table(name_or_path: str) -> Table:
-    """Bytes of a model's weights: as float32, as int8, their order-0 entropy by row, as the file has them."""
+    """Bytes of a model's weights: as float32, as int8, their order-0 entropy by row; of its n-grams and its file."""
     from lmcompress import modelfile
 
     model = modelfile.load(name_or_path)
@@ -68,6 +74,6 @@ def model_table(name_or_path: str) -> Table:
     n, entropy = sum(m.size for m in matrices), sum(map(order_0, matrices))
     path = modelfile.SHIPPED / f"{name_or_path}{modelfile.SUFFIX}"
     size = (path if path.is_file() else Path(name_or_path)).stat().st_size
-    table = Table("weights", "float32", "int8", "entropy of each matrix", "file")
-    table.add_row(f"{n:,}", f"{4 * n:,}", f"{n:,}", f"{entropy:,.0f}", f"{size:,}")
+    table = Table("weights", "float32", "int8", "entropy of each matrix", "n-grams", "file")
+    table.add_row(f"{n:,}", f"{4 * n:,}", f"{n:,}", f"{entropy:,.0f}", f"{model.ngrams.nbytes:,}", f"{size:,}")
     return table

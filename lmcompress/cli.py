@@ -709,7 +709,15 @@ def models(as_json: bool) -> None:
                 levels.append({"level": n, "lanes": lanes, "memory": memory, **asdict(config)})
         size = (modelfile.SHIPPED / f"{name}{modelfile.SUFFIX}").stat().st_size
         known = {k: model.card.get(k) for k in ("text", "tokens")}
-        about = {"name": name, "sha256": model.digest.hex(), "bytes": size, **known, **asdict(model.config)}
+        ngrams = int((model.ngrams[:, 0] > 0).sum())
+        about = {
+            "name": name,
+            "sha256": model.digest.hex(),
+            "bytes": size,
+            **known,
+            **asdict(model.config),
+            "ngrams": ngrams,
+        }
         listed.append({**about, "levels": levels})
     if as_json:
         click.echo(json.dumps(listed, indent=1))
@@ -719,7 +727,9 @@ def models(as_json: bool) -> None:
         click.echo(
             f"  {e['n_layer']} layers of {e['d_model']}, {e['vocab_size']:,} pieces, sees {e['window']} of them in each layer"
         )
-        click.echo(f"  has read {e['tokens'] or 0:,} pieces of {e['text'] or 'some text'}")
+        click.echo(
+            f"  has read {e['tokens'] or 0:,} pieces of {e['text'] or 'some text'}; knows {e['ngrams']:,} n-grams"
+        )
         click.echo("  level  network  mixer's tables  lanes  memory (lanes, memory: blocks of 8 MiB)")
         for n in e["levels"]:
             mixer = f"{2 ** n['mixer_bits'] >> 20} MiB" + (", light" if n["light"] else "")
