@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lmcompress import choice, forms, modelfile
 from lmcompress.bits import Reader, Writer, crc32
 from lmcompress.choice import ALONE, LEARNING, PIECES, Way
-from lmcompress.codec import MAX_LANES, Codec, head, layout, pack, spans, tokens_of, unpack
+from lmcompress.codec import MAX_LANES, VERSION, Codec, head, layout, pack, spans, tokens_of, unpack
 from lmcompress.coder import BACKENDS
 from lmcompress.config import CodecConfig, ModelConfig
 from lmcompress.container import LM, Block, Header
@@ -256,6 +256,16 @@ def test_a_network_without_a_model_is_no_header(mixer_bits: int) -> None:
 @pytest.mark.parametrize("config", CONFIGS)
 def test_parameters_come_back(config: CodecConfig) -> None:
     assert unpack(pack(config)) == config
+
+
+def test_documents_name_the_version_of_the_mixer() -> None:
+    version, docs = VERSION >> 2, Path(__file__).parent.parent / "docs"
+    assert f"the mixer's arithmetic, {version}, so that flags are {4 * version} and" in (docs / "FORMAT.md").read_text()
+    assert (
+        (docs / "MIXER.md")
+        .read_text()
+        .startswith(f"# The mixer: every operation (version {version} of its arithmetic)\n")
+    )
 
 
 @pytest.mark.parametrize(
