@@ -673,8 +673,7 @@ INLINE uint32_t places_of_ngram(const Ngrams *line, uint64_t h)
 #endif
 }
 
-/* What follows the longest context that the n-grams have becomes a guess. All lines are looked at before it is known which counts: a
- * branch for each would wait for the line before. */
+/* What follows the longest context that the n-grams have becomes a guess. */
 INLINE void recall_ngrams(const Mixer *m, Lane *s)
 {
     uint32_t places = 0;
