@@ -2,7 +2,7 @@
 
     python -m benchmarks prior FOLDER
 
-FOLDER is training text as `lmcompress train` takes it (3 MB of it, two minutes). Mixers of each kind, with a network and without, go through documents
+FOLDER is training text as `lmcompress train` takes it (3 MB of its documents that are set aside, a minute). Mixers of each kind, with a network and without, go through documents
 of 2 to 64 KB; each begins with what the one before had learned. Only the summary is kept (mixer/prior.py).
 
 Knows: models, the mixer's interface. Does not know: archives.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import struct
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from lmcompress.mixer.reference import hash64
 from lmcompress.ngrams import CHECK, CLASSES, NONE, ORDERS, WAYS, find, line_of, table_of
 from lmcompress.training import data, ngrams
 from tests.models import random_model
+from tests.test_modelfile import sealed
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "corpora" / "samples"
@@ -46,21 +49,29 @@ def hash_of(context: list[int]) -> int:
     return h
 
 
-def expected(documents: list[bytes]) -> dict[int, dict[tuple[int, ...], tuple[int, int, int]]]:
-    """order -> context -> (token, documents, documents of all tokens), counted plainly; tokens are bytes."""
-    counts: dict[int, dict[tuple[int, ...], Counter[int]]] = {k: defaultdict(Counter) for k in (1, *ORDERS)}
-    places: dict[int, Counter[tuple[tuple[int, ...], int]]] = {k: Counter() for k in counts}
+Followers = dict[int, dict[tuple[int, ...], Counter[int]]]  # order -> context -> how often each token has come
+
+
+def followers(documents: list[bytes]) -> tuple[Followers, Followers]:
+    """What has followed, in documents and in places, counted plainly; tokens are bytes."""
+    counts, places = ({k: defaultdict(Counter) for k in (1, *ORDERS)} for _ in range(2))
     for document in documents:
         ids = [0] * 6 + list(b"\0" + document)
         for k in counts:
             seen = [(tuple(ids[i - k : i]), ids[i]) for i in range(7, len(ids))]
-            places[k].update(seen)
-            for context, token in set(seen):
-                counts[k][context][token] += 1
+            for found, pairs in ((counts, set(seen)), (places, seen)):
+                for context, token in pairs:
+                    found[k][context][token] += 1
+    return counts, places
+
+
+def expected(documents: list[bytes]) -> dict[int, dict[tuple[int, ...], tuple[int, int, int]]]:
+    """order -> context -> (token, documents, documents of all tokens)."""
+    counts, places = followers(documents)
     result: dict[int, dict[tuple[int, ...], tuple[int, int, int]]] = {k: {} for k in counts}
     for k, contexts in counts.items():
         for context, tokens in contexts.items():
-            token = max(tokens, key=lambda t: (tokens[t], places[k][context, t], -t))
+            token = max(tokens, key=lambda t: (tokens[t], places[k][context][t], -t))
             if tokens[token] >= ngrams.LEAST:
                 result[k][context] = token, tokens[token], sum(tokens.values())
     return result
@@ -88,17 +99,17 @@ def test_counts_are_of_documents(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("n_lines", [1, 7, 4096])
 def test_kept_are_the_best_of_each_line(tmp_path: Path, n_lines: int) -> None:
-    plain = expected(folder(tmp_path))
-    text = ngrams.read(tmp_path, random_model())
-    table = ngrams.learn(text, n_lines)
+    documents = folder(tmp_path)
+    plain, (counts, _) = expected(documents), followers(documents)
+    table = ngrams.learn(ngrams.read(tmp_path, random_model()), n_lines)
     assert table.shape == (n_lines, 2, WAYS) and table.dtype == np.uint16 and table.ctypes.data % 64 == 0
     lines: dict[int, list[tuple[float, int, tuple[int, ...]]]] = defaultdict(list)
     for order in ORDERS:
         for context, (token, often, total) in plain[order].items():
             shorter = context[len(context) - ngrams.SHORTER[order] :]
-            among = [t for t in expected_pairs(text, shorter) if t[0] == token]
+            among = counts[len(shorter)][shorter]
             p = (often - 0.8) / total
-            gain = (often - 1) * p * math.log2(p / among[0][1])
+            gain = (often - 1) * p * math.log2(p / (among[token] / among.total()))
             if gain > 1e-9:
                 h = hash_of(list(context))
                 lines[(h >> 32) * n_lines >> 32].append((gain, h, context))
@@ -114,24 +125,6 @@ def test_kept_are_the_best_of_each_line(tmp_path: Path, n_lines: int) -> None:
                 assert found is not None
                 _, often, total = plain[len(context)][context]
                 assert found[1] == np.searchsorted(ngrams.BOUNDS, (often - 0.8) / total)
-
-
-def expected_pairs(text: ngrams.Text, context: tuple[int, ...], cache: dict = {}) -> list[tuple[int, float]]:  # noqa: B006
-    """(token, share of it) of what has followed a context, counted plainly."""
-    key = (id(text), len(context))
-    if cache.get("key") != id(text):
-        cache.clear()
-        cache["key"] = id(text)
-    if key not in cache:
-        followers: dict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
-        starts = np.flatnonzero(text.since == 0).tolist() + [len(text.ids)]
-        for start, stop in zip(starts[:-1], starts[1:], strict=True):
-            ids = [0] * 6 + text.ids[start:stop].tolist()
-            for context_and_token in {(tuple(ids[i - len(context) : i]), ids[i]) for i in range(7, len(ids))}:
-                followers[context_and_token[0]][context_and_token[1]] += 1
-        cache[key] = followers
-    tokens = cache[key][context]
-    return [(t, n / sum(tokens.values())) for t, n in tokens.items()]
 
 
 def test_a_table_is_found_in() -> None:
@@ -182,11 +175,6 @@ def test_text_that_has_been_counted_costs_less(tmp_path: Path) -> None:
     "change", [{"ngrams": -1}, {"ngrams": 1 << 23}, {"ngrams": 2}, {"ngrams": "1"}, {"ngrams": 1.0}]
 )
 def test_impossible_tables_are_refused(change: dict[str, object]) -> None:
-    import json
-    import struct
-
-    from tests.test_modelfile import sealed
-
     model = random_model()
     table = table_of(np.full((1, WAYS), 9, np.uint16), np.full((1, WAYS), 5, np.uint16))
     content = modelfile.dumps(replace(model, ngrams=table))[:-32]

@@ -20,7 +20,7 @@
 #define N_RUN 4             /* contexts that also remember the token that came last */
 #define N_GUESS (N_EXPECTED + N_RUN)
 #define NGRAMS 4            /* g: the guess of the n-grams */
-#define N_ORDER 4           /* lengths of their contexts */
+#define NGRAM_ORDERS 4      /* lengths of their contexts */
 #define NGRAM_WAYS 16       /* n-grams of a line */
 #define NGRAM_CLASSES 8     /* of how likely the token is, the lowest bits of a key */
 #define MAX_NGRAMS (1 << 22) /* lines */
@@ -152,7 +152,7 @@ typedef struct {
     int32_t row[WHOLE(N_GUESS)];   /* their statistics, less the level */
     int32_t confidence;            /* of the long match, 1 to 5 */
     int32_t likely;                /* the n-gram's class, halved, 6 to 9: its place behind these */
-    uint64_t ngram_hash[N_ORDER];
+    uint64_t ngram_hash[NGRAM_ORDERS];
     int32_t order;                 /* of the longest context that is known, 0 to 3 */
     uint64_t sum_lo, sum_mid, sum_hi; /* the network's weights below the node's ids, its middle, behind its ids */
     uint64_t context[N_CTX], apm_hash;
@@ -570,7 +570,7 @@ INLINE void begin_token(Mixer *m, Lane *s, int lane, const Parts *parts)
     h[2] = hash(h[1], r[3]);
     c[3] = hash(h[2], r[4]);
     h[3] = hash(c[3], r[5]);
-    for (int i = 0; m->n_ngrams && i < N_ORDER; i++)
+    for (int i = 0; m->n_ngrams && i < NGRAM_ORDERS; i++)
         PREFETCH(ngrams_of(m, h[i]));
     c[4] = hash(2, t->word);
     c[5] = hash(hash(3, over), t->latest & 255);
@@ -678,7 +678,7 @@ INLINE void recall_ngrams(const Mixer *m, Lane *s)
 {
     uint32_t places = 0;
     int order = 0;
-    for (int i = 0; m->n_ngrams && i < N_ORDER; i++) {
+    for (int i = 0; m->n_ngrams && i < NGRAM_ORDERS; i++) {
         uint32_t here = places_of_ngram(ngrams_of(m, s->ngram_hash[i]), s->ngram_hash[i]);
         order = here ? i : order;
         places = here ? here : places;
@@ -1146,6 +1146,7 @@ static void mixer_free(Mixer *m)
     for (int i = 0; i < m->n_memory; i++)
         free(m->memory[i]);
     free(m->history);
+    PyBuffer_Release(&m->ngram_lines);
     free(m);
 }
 
@@ -1156,7 +1157,6 @@ static void capsule_free(PyObject *capsule)
         PyBuffer_Release(&m->base);
         PyBuffer_Release(&m->local);
         PyBuffer_Release(&m->features);
-        PyBuffer_Release(&m->ngram_lines);
         mixer_free(m);
     }
 }
@@ -1314,10 +1314,8 @@ static PyObject *mixer_new(PyObject *self, PyObject *args)
 done:
     for (int i = 0; i < 17; i++)
         PyBuffer_Release(b + i);
-    if (m != NULL && capsule == NULL) {
-        PyBuffer_Release(&m->ngram_lines);
+    if (m != NULL && capsule == NULL)
         mixer_free(m);
-    }
     return capsule;
 }
 

@@ -24,14 +24,19 @@ WEIGHTS = {  # times a category's share in bytes; 1 where not named
 }  # fmt: skip
 
 
+def _part(document: bytes) -> int:
+    """SHA-256, read as a big-endian number, modulo 128."""
+    return hashlib.sha256(document).digest()[-1] % 128
+
+
 def is_validation(document: bytes) -> bool:
-    """True for one document in 128: SHA-256, read as a big-endian number, is 0 modulo 128."""
-    return hashlib.sha256(document).digest()[-1] % 128 == 0
+    """True for one document in 128."""
+    return _part(document) == 0
 
 
 def is_set_aside(document: bytes) -> bool:
     """True for another document in 128, which n-grams are not counted in: what mixers know of them at first is learned from these."""
-    return hashlib.sha256(document).digest()[-1] % 128 == 1
+    return _part(document) == 1
 
 
 def documents(folder: Path) -> Iterator[tuple[str, bytes]]:

@@ -29,7 +29,7 @@ BOUNDS = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.92)  # of the probabilities of class
 CHUNK = 1 << 22  # places whose hashes are made at a time
 PARTS = 16  # of all contexts, by their hashes, that are sorted at a time
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-TOKEN_BITS = 15  # of a hash's lowest bits, which make room for a token while n-grams are sorted
+CONTEXT = ~np.uint64(0x7FFF)  # of a hash, without the lowest bits, which make room for a token while n-grams are sorted
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class Text:
 class Counts:
     """Of contexts of one length, those that have a token in LEAST documents or more, in the order of `context`."""
 
-    context: np.ndarray  # uint64 [C], hashes without the lowest TOKEN_BITS
+    context: np.ndarray  # uint64 [C], hashes & CONTEXT
     at: np.ndarray  # int32 [C], a place in the text where `token` has followed
     token: np.ndarray  # uint16 [C], the most frequent one
     often: np.ndarray  # int32 [C], documents in which it has followed
@@ -85,7 +85,7 @@ def count(text: Text, order: int) -> Counts:
     """What follows the contexts of `order` tokens."""
     places = np.arange(len(text.ids), dtype=np.int32)
     hashes = np.concatenate([text.hashes(places[i : i + CHUNK], order) for i in range(0, len(places), CHUNK)])
-    hashes &= ~np.uint64((1 << TOKEN_BITS) - 1)
+    hashes &= CONTEXT
     hashes[text.since == 0] = 0  # nothing comes before a document
     parts = []
     for part in range(PARTS):
@@ -102,7 +102,7 @@ def count(text: Text, order: int) -> Counts:
         often = np.add.reduceat(other.astype(np.int64), begin)
         places_of = np.diff(np.concatenate([begin, [len(pair)]]))
         pair, at = pair[begin], at[begin]
-        context = pair >> np.uint64(TOKEN_BITS) << np.uint64(TOKEN_BITS)
+        context = pair & CONTEXT
         first = np.flatnonzero(np.concatenate([[True], context[1:] != context[:-1]]))
         rank = often << 32 | places_of  # the token that most documents have; of these the one that comes up most
         best = np.repeat(np.maximum.reduceat(rank, first), np.diff(np.concatenate([first, [len(context)]]))) == rank
@@ -113,7 +113,7 @@ def count(text: Text, order: int) -> Counts:
         enough = often[kept] >= LEAST
         kept, total = kept[enough], total[enough]
         pairs = often >= LEAST
-        token = (pair[kept] & np.uint64((1 << TOKEN_BITS) - 1)).astype(np.uint16)
+        token = (pair[kept] & ~CONTEXT).astype(np.uint16)
         parts.append((context[kept], at[kept], token, often[kept], total, pair[pairs], often[pairs]))
     return Counts(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
@@ -124,7 +124,7 @@ def learn(text: Text, n_lines: int) -> np.ndarray:
     line, check, key, token, gain = ([] for _ in range(5))
     for order in ORDERS:
         known, shorter = counts[order], counts[SHORTER[order]]
-        before = text.hashes(known.at, SHORTER[order]) >> np.uint64(TOKEN_BITS) << np.uint64(TOKEN_BITS)
+        before = text.hashes(known.at, SHORTER[order]) & CONTEXT
         p = (known.often - DISCOUNT) / known.total
         saved = np.log2(p / shorter.share(before, known.token))  # bits, each time that it comes up
         hashes = text.hashes(known.at, order)
@@ -156,8 +156,7 @@ def learn(text: Text, n_lines: int) -> np.ndarray:
 @click.argument("model")
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
 def main(source: Path, lines: int, model: str, out: Path) -> None:
-    """Give a model a table of n-grams: MODEL is a shipped one's name or a file, OUT the file to write. Takes 25 bytes of memory
-    for each token of the text."""
+    """Give a model a table of n-grams: MODEL is a shipped one's name or a file, OUT the file to write."""
     try:
         loaded = modelfile.load(model)
     except (OSError, LMCompressError) as error:
