@@ -6,7 +6,7 @@
 
 Knows: debian.txt beside it (use, package, version, bytes that were taken), packages, what is text. Does not know: models.
 Needs dpkg-deb, and apt-get to fetch, whose sources are those of Debian 12 (main). Packages are chosen for what the pool has little or
-nothing of: manuals and help in thirty languages, programs in fifty, their documentation and data. A package gives a few hundred
+nothing of: manuals and help in many languages, programs in languages that it lacks, their documentation and data. A package gives a few hundred
 kB at most, so that none is learned by heart. A document of which half is in others already is left out, and so is one that has
 more than a little of a text to measure on.
 """

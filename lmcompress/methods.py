@@ -62,7 +62,7 @@ LEVELS = {
 }
 DEFAULT_LEVEL = 6
 DEFAULT_MEMORY = 1 << 30  # bytes that blocks coded at once may take
-LM_FIXED = 3 << 24  # bytes that a model and what goes with it take
+LM_FIXED = 7 << 23  # bytes that a model and what goes with it take
 
 PROBE_LEVEL, BEST_LEVEL = 3, 19  # of zstd
 MOST_WINDOW_LOG = 27  # what every zstd decoder allows

@@ -4,8 +4,8 @@
 # time at a lower rate; then twice more, each time from the mean of the last end and what it began with; and, from such a mean
 # again, with integers alone (so did default-6, whose end was shipped once). At last the same two with the loss of network and
 # mixer together, from the integers of default-8, and twice more, longer, each time from the weights behind the integers. On
-# two CPU cores with AMX 7,000 to 10,000 tokens a second. On a GPU: far more tokens. Then its n-grams are counted.
-# The model is OUT/default.lmm.
+# two CPU cores with AMX 7,000 to 10,000 tokens a second. On a GPU: far more tokens. Then its n-grams are
+# counted, in the text of corpora/debian.py too, if that is in the folder. The model is OUT/default.lmm.
 set -eu
 data=$(realpath "$1") out=$(realpath -m "$2") init=(--init fast)
 cd "$(dirname "$0")/.."
@@ -25,4 +25,4 @@ for run in default default-2 default-3 default-4 default-5 default-6 default-7 d
         *) init=(--init "$out/$run/run/float.pt") ;;
     esac
 done
-python -m lmcompress.training.ngrams --data "$data" --lines 262144 "$model" "$out/default.lmm"
+python -m lmcompress.training.ngrams --data "$data" --lines 393216 "$model" "$out/default.lmm"
