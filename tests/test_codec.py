@@ -93,11 +93,11 @@ def test_the_smallest_of_a_texts_ways(text: bytes, ways: list[Way]) -> None:
     sizes = {way: codec._size(1, text, forms.PLAIN, text, way) for way in ways}
     told: list[float] = []
     learned, payload = codec.encode(text, told.append)
-    chosen = ways[list(sizes.values()).index(len(payload))]
-    assert learned == (not chosen.network)
+    of_this_size = [way for way in ways if sizes[way] == len(payload) and way.network != learned]
+    assert of_this_size
     assert len(payload) <= (choice.WORTH if learned else 1) * min(sizes.values())
     assert codec.decode(payload, len(text), learned) == text
-    tokens = codec.vocabulary.tokenizer.encode(text, chosen.alone)
+    tokens = codec.vocabulary.tokenizer.encode(text, of_this_size[0].alone)
     assert head(Reader(payload), len(text), codec.vocabulary.trees)[:2] == (forms.PLAIN, len(tokens))
     assert told == sorted(told) and max(told) < 1
     alone = Codec(modelfile.load("fast"), CodecConfig(1024, 16, network=False))
