@@ -22,7 +22,6 @@ import lzma
 import random
 import re
 import subprocess
-import sys
 import tarfile
 import zlib
 from collections import Counter, defaultdict
@@ -42,9 +41,8 @@ MORE = {  # those that give more
     "installation-guide-amd64": 8_000_000, "mediawiki": 6_000_000, "gnome-user-docs": 5_000_000,
     "apache2-doc": 3_000_000, "anarchism": 2_500_000, "unicode-cldr-core": 1_500_000,
 } | dict.fromkeys(
-    """ansible erlang-src gnat-12 guile-3.0-libs libboost1.81-dev libcgal-dev libcoq-stdlib
-    libeigen3-dev libgtk-3-dev libphobos2-ldc-shared-dev nim octave phpmyadmin
-    python3-sympy qtbase5-dev racket-common tcllib texlive-latex-extra
+    """ansible erlang-src gnat-12 guile-3.0-libs libboost1.81-dev libcgal-dev libcoq-stdlib libeigen3-dev libgtk-3-dev
+    libphobos2-ldc-shared-dev nim octave phpmyadmin python3-sympy qtbase5-dev racket-common tcllib texlive-latex-extra
     texlive-latex-recommended texlive-pictures tklib vim-runtime wordpress zsh-common""".split(),
     1_200_000,
 )  # fmt: skip
@@ -63,6 +61,7 @@ NOT_TEXT = set(
 UNPACK: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.decompress, ".xz": lzma.decompress, ".bz2": bz2.decompress, ".dz": gzip.decompress,
 }  # fmt: skip
+UNREADABLE = (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error)  # what UNPACK raises; not UTF-8
 LEAST, LONGEST = 400, 6_000_000  # bytes of a file
 READ = 60_000_000  # bytes of a package's text, at most, that are chosen from
 HUGE = 30_000_000  # bytes of a file that is not read
@@ -76,11 +75,15 @@ class Package(NamedTuple):
     path: Path
 
 
+def listed() -> list[list[str]]:
+    """[use, package, version, bytes] of each line of the list."""
+    return [line.split() for line in LIST.read_text().splitlines()]
+
+
 def packages(folder: Path, test: bool) -> list[Package]:
     """Those of the list that lie in the folder, and are for that."""
     files = {path.name.split("_")[0]: path for path in folder.glob("*.deb")}
-    lines = [line.split()[:2] for line in LIST.read_text().splitlines()]
-    return [Package(use, name, files[name]) for use, name in lines if name in files and (use == TEST) == test]
+    return [Package(use, name, files[name]) for use, name, *_ in listed() if name in files and (use == TEST) == test]
 
 
 def members(package: Package) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
@@ -147,7 +150,7 @@ def documents(package: Package) -> list[tuple[str, bytes, np.ndarray]]:
         try:
             text = undo(content()) if undo else content()
             text.decode()
-        except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error):  # not what its name says, or not UTF-8
+        except UNREADABLE:
             continue
         if len(text) < LEAST or b"\0" in text:
             continue
@@ -231,7 +234,7 @@ def texts(package: Package, to: Path) -> None:
             except UnicodeDecodeError as error:
                 if error.start < 99_990:
                     continue
-            except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error):
+            except UNREADABLE:
                 continue
             if b"\0" not in text[:4096]:
                 result += text[:most]
@@ -244,7 +247,7 @@ def texts(package: Package, to: Path) -> None:
 def fetch(to: Path) -> None:
     """Downloads the list's packages, in their versions of now."""
     to.mkdir(parents=True, exist_ok=True)
-    names = [line.split()[1] for line in LIST.read_text().splitlines()]
+    names = [name for _, name, *_ in listed()]
     for i in range(0, len(names), 50):
         subprocess.run(["apt-get", "download", "-q", *names[i : i + 50]], cwd=to, check=True)
 
@@ -275,4 +278,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

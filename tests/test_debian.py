@@ -100,7 +100,7 @@ def test_page_of_html() -> None:
 
 
 def test_list_names_each_package_once() -> None:
-    lines = [line.split() for line in Path(debian.LIST).read_text().splitlines()]
+    lines = debian.listed()
     assert len({name for _, name, _, _ in lines}) == len(lines)
     assert {use for use, *_ in lines} == {debian.TEST, *debian.LIMITS}
     assert debian.MORE.keys() <= {name for _, name, _, _ in lines}
