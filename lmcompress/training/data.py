@@ -21,7 +21,7 @@ SEPARATOR = b"\0"  # between documents; its piece also starts every sequence and
 WEIGHTS = {  # times a category's share in bytes; 1 where not named
     "en_books": 2.0, "en_wiki": 2.0, "en_prose": 2.0,
     "zh_wiki": 2.0, "zh_law": 1.0, "zh_classics": 1.0, "zh_poetry_json": 1.0,
-    "deb_languages": 3.0, "deb_docs": 3.0, "deb_code": 2.0, "deb_data": 2.0,  # corpora/debian.py
+    "deb_languages": 1.5, "deb_docs": 1.5, "deb_code": 1.0, "deb_data": 1.0,  # corpora/debian.py
 }  # fmt: skip
 
 
