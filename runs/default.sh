@@ -3,11 +3,11 @@
 # a half times as wide and a layer deeper, and goes on three times from the weights that it had before integers came in, each
 # time at a lower rate; then twice more, each time from the mean of the last end and what it began with; and, from such a mean
 # again, with integers alone (so did default-6, whose end was shipped once). At last the same two with the loss of network and
-# mixer together, from the integers of default-8, and twice more, longer, each time from the weights behind the integers; and
-# from the integers of default-14, twice, with integers at last from the mean of those and both ends. On two CPU cores with AMX
-# 7,000 to 10,000 tokens a second. On a GPU: far more tokens. Then its n-grams are counted. The folder has the pool's shards and
-# those of corpora/debian.py, which only the last three runs and the n-grams of the shipped model have read. The model is
-# OUT/default.lmm.
+# mixer together, from the integers of default-8, and twice more, longer, each time from the weights behind the integers; then
+# from the integers of default-14, from the mean of these and that end, and with integers from the mean of both ends and, twice,
+# those of default-14. On two CPU cores with AMX 7,000 to 10,000 tokens a second. On a GPU: far more tokens. Then its n-grams are
+# counted. The folder has the pool's shards and those of corpora/debian.py, which only the last three runs and the n-grams of the
+# shipped model have read. The model is OUT/default.lmm.
 set -eu
 data=$(realpath "$1") out=$(realpath -m "$2") init=(--init fast)
 cd "$(dirname "$0")/.."
