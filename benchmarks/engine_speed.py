@@ -28,9 +28,11 @@ BATCH = 256  # (lane, position) pairs in one call when encoding, as in predictor
 
 def multiply_adds(c: ModelConfig) -> int:
     """Per token with a full window: matrices and attention."""
-    heads = c.n_head * HEAD_SIZE
-    layer = c.d_model * (2 * heads + 2 * HEAD_SIZE + 2 * c.d_ff) + 2 * heads * c.window
-    return c.n_layer * layer + c.vocab_size * c.d_model
+    count = c.vocab_size * c.d_model
+    for n_head, d_ff, window in c.layers:
+        heads = n_head * HEAD_SIZE
+        count += c.d_model * (2 * heads + 2 * HEAD_SIZE * (n_head > 0) + 2 * d_ff) + 2 * heads * window
+    return count
 
 
 def run(engine: native.Engine, state: Any, tokens: np.ndarray, cumulate: bool) -> int:
@@ -70,7 +72,7 @@ def main() -> None:
             for way, T in (("decode", 1), ("encode", max(1, BATCH // n_lanes))):
                 state = engine.start(n_lanes)
                 tokens = rng.integers(0, c.vocab_size, (n_lanes, T)).astype(np.int32)
-                engine.run(state, rng.integers(0, c.vocab_size, (n_lanes, c.window)).astype(np.int32))
+                engine.run(state, rng.integers(0, c.vocab_size, (n_lanes, c.longest_window)).astype(np.int32))
 
                 step = partial(run, engine, state, tokens, False)
                 step_and_cumulate = partial(run, engine, state, tokens, True)

@@ -129,7 +129,7 @@ def steps(model: Model, threads: Sequence[int], lanes: Sequence[int], seconds: f
         engine = Engine(model, n_threads)
         for n_lanes in lanes:
             around, state, times = circumstances(), engine.start(n_lanes), list[float]()
-            engine.run(state, rng.integers(0, vocabulary, (n_lanes, model.config.window)).astype(np.int32))
+            engine.run(state, rng.integers(0, vocabulary, (n_lanes, model.config.longest_window)).astype(np.int32))
             end = time.perf_counter() + seconds
             while len(times) < 10 or time.perf_counter() < end:
                 tokens = rng.integers(0, vocabulary, n_lanes).astype(np.int32)

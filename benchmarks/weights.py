@@ -1,5 +1,5 @@
-"""What a trained model loses with integers in its forward pass, with fewer bits, columns or heads, without training again;
-what the mean of several gains.
+"""What a trained model loses with integers in its forward pass, with fewer bits, without columns, heads, attention or MLP of a
+layer, with a shorter window there, without training again; what the mean of several gains.
 
 Knows: training runs' checkpoints and their folder of token ids. Does not know: model files, coding.
 """
@@ -24,10 +24,11 @@ from lmcompress.config import HEAD_SIZE
 from lmcompress.training import data
 from lmcompress.training.cli import start_of
 from lmcompress.training.model import Transformer
-from lmcompress.training.train import Recipe, mean, trained
+from lmcompress.training.train import Recipe, grow, mean, trained
 
 BITS = (8, 7, 6, 5, 4)
 SHARES = (0.1, 0.25, 0.5)  # of an MLP's columns
+SHORT = 64  # positions
 
 Texts = dict[str, tuple[np.ndarray, float]]  # as data.validation gives them
 
@@ -84,7 +85,7 @@ def mean_table(checkpoints: Sequence[Path], ids: Path, tokens: int, parts: int) 
     for shares in product(range(parts + 1), repeat=len(weights)):
         if math.gcd(*shares) == 1 and sum(shares) <= parts:
             chosen = [one for one, n in zip(weights, shares, strict=True) for _ in range(n)]
-            model.load_state_dict(mean(chosen))
+            grow(model, mean(chosen))
             with torch.autocast("cpu", torch.bfloat16):
                 found = sum(bits_of(model, rows) for rows, _ in texts.values()) / n_bytes
             table.add_row(*map(str, shares), f"{found:.4f}")
@@ -107,17 +108,24 @@ def variants(model: Transformer) -> Iterator[tuple[str, Transformer, int]]:
             kept = norms.sort().indices[int(share * len(norms)) :]
             block.up.data, block.down.data = block.up.data[kept], block.down.data[:, kept]
         yield f"MLP columns: {share:.0%} out", changed, 7
-    for layer in range(len(model.blocks)):
-        for head in range(model.config.n_head):
+    for layer, shape in enumerate(model.config.layers):
+        for part in ("o", "down"):
             changed = deepcopy(model)
-            part = slice(head * HEAD_SIZE, (head + 1) * HEAD_SIZE)
-            changed.blocks[layer].q.data[part] = 0
-            changed.blocks[layer].o.data[:, part] = 0
+            getattr(changed.blocks[layer], part).data.zero_()
+            yield f"layer {layer}: {'attention' if part == 'o' else 'MLP'} out", changed, 7
+        changed = deepcopy(model)
+        changed.blocks[layer].window = SHORT
+        yield f"layer {layer}: window of {SHORT}", changed, 7
+        for head in range(shape.n_head):
+            changed = deepcopy(model)
+            components = slice(head * HEAD_SIZE, (head + 1) * HEAD_SIZE)
+            changed.blocks[layer].q.data[components] = 0
+            changed.blocks[layer].o.data[:, components] = 0
             yield f"layer {layer}: head {head} out", changed, 7
 
 
 def matrices(model: Transformer) -> list[Tensor]:
-    return [p for p in model.parameters() if p.dim() == 2]
+    return [p for p in model.parameters() if p.dim() == 2 and p.numel()]
 
 
 def rounded(w: Tensor, bits: int) -> tuple[Tensor, Tensor]:

@@ -716,6 +716,7 @@ def models(as_json: bool) -> None:
             "bytes": size,
             **known,
             **asdict(model.config),
+            "longest_window": model.config.longest_window,
             "ngrams": ngrams,
         }
         listed.append({**about, "levels": levels})
@@ -725,7 +726,7 @@ def models(as_json: bool) -> None:
     for e in listed:
         click.echo(f"{e['name']}: {e['bytes']:,} bytes, SHA-256 {e['sha256']}")
         click.echo(
-            f"  {e['n_layer']} layers of {e['d_model']}, {e['vocab_size']:,} pieces, sees {e['window']} of them in each layer"
+            f"  {e['n_layer']} layers of {e['d_model']}, {e['vocab_size']:,} pieces, sees at most {e['longest_window']} of them in a layer"
         )
         click.echo(
             f"  has read {e['tokens'] or 0:,} pieces of {e['text'] or 'some text'}; knows {e['ngrams']:,} n-grams"

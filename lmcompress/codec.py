@@ -73,7 +73,8 @@ def memory(config: CodecConfig, model: Model | None, raw_size: int) -> int:
     if model is not None and config.network:
         shape = model.config
         correction = 2 * shape.vocab_size * (shape.d_model + 1) if config.mixer_bits else 0
-        lane = 2 * HEAD_SIZE * shape.n_layer * shape.window + 8 * shape.vocab_size + 3 * shape.d_model
+        remembered = sum(layer.window for layer in shape.layers if layer.n_head)
+        lane = 2 * HEAD_SIZE * remembered + 8 * shape.vocab_size + 3 * shape.d_model
     return (
         WORK
         + (5 << config.mixer_bits) // 4

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 HEAD_SIZE = 64
 ROTARY = 32  # leading components of a head that carry the position
@@ -11,16 +13,41 @@ PERIOD = 4096  # positions after which every rotation repeats
 TURNS = (652, 486, 363, 271, 202, 151, 112, 84, 63, 47, 35, 26, 19, 14, 11, 8)
 
 
+class LayerConfig(NamedTuple):
+    """The shape of a layer."""
+
+    n_head: int  # 0: it has no attention
+    d_ff: int  # 0: it has no MLP
+    window: int  # positions that attention sees, its own included
+
+
 @dataclass(frozen=True)
 class ModelConfig:
-    """The shape of a model. Every head has HEAD_SIZE components; all query heads share one key/value head."""
+    """The shape of a model. Every head has HEAD_SIZE components; all query heads share one key/value head. What is said of
+    layers is one number for all of them or one for each."""
 
     vocab_size: int
     d_model: int
     n_layer: int
-    n_head: int
-    d_ff: int
-    window: int  # positions that attention sees, its own included
+    n_head: int | tuple[int, ...]
+    d_ff: int | tuple[int, ...]
+    window: int | tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for name in LayerConfig._fields:
+            if isinstance(value := getattr(self, name), list):  # as JSON has it
+                object.__setattr__(self, name, tuple(value))
+
+    @cached_property
+    def layers(self) -> tuple[LayerConfig, ...]:
+        """Raises ValueError where there is not one number for each layer."""
+        columns = [getattr(self, name) for name in LayerConfig._fields]
+        columns = [c if isinstance(c, tuple) else (c,) * self.n_layer for c in columns]
+        return tuple(LayerConfig(*row) for _, *row in zip(range(self.n_layer), *columns, strict=True))
+
+    @property
+    def longest_window(self) -> int:
+        return max(layer.window for layer in self.layers)
 
 
 @dataclass(frozen=True)

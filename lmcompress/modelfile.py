@@ -40,7 +40,8 @@ DIGEST_SIZE = 32
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """Integer weights of one layer: matrices int8 [rows out, columns in] within +-63, float32 scales per row out."""
+    """Integer weights of one layer: matrices int8 [rows out, columns in] within +-63, float32 scales per row out. Those of an
+    attention without heads and of an MLP without columns are empty, but for the gains and attn_scale."""
 
     qkv: np.ndarray  # int8 [(H + 2) * D, d]: queries, key, value
     qkv_scale: np.ndarray  # float32 [(H + 2) * D]
@@ -99,17 +100,22 @@ class Model:
 
 def _shapes(c: ModelConfig) -> list[tuple[str, str, tuple[int, ...]]]:
     """(name, dtype, shape) of every array in file order; a layer's come once for each layer, after the embedding."""
-    d, heads = c.d_model, c.n_head * HEAD_SIZE
-    layer = [
-        ("qkv", "|i1", (heads + 2 * HEAD_SIZE, d)), ("qkv_scale", "<f4", (heads + 2 * HEAD_SIZE,)),
-        ("score", "<i4", (c.n_head,)), ("attn_scale", "<f4", ()),
-        ("o", "|i1", (d, heads)), ("o_scale", "<f4", (d,)),
-        ("up", "|i1", (c.d_ff, d)), ("up_scale", "<f4", (c.d_ff,)),
-        ("down", "|i1", (d, c.d_ff)), ("down_scale", "<f4", (d,)),
-        ("qkv_gain", "<f4", (d,)), ("up_gain", "<f4", (d,)),
-    ]  # fmt: skip
+    d = c.d_model
+
+    def layer(n_head: int, d_ff: int, _: int) -> list[tuple[str, str, tuple[int, ...]]]:
+        heads = n_head * HEAD_SIZE
+        qkv = heads + 2 * HEAD_SIZE if heads else 0
+        return [
+            ("qkv", "|i1", (qkv, d)), ("qkv_scale", "<f4", (qkv,)),
+            ("score", "<i4", (n_head,)), ("attn_scale", "<f4", ()),
+            ("o", "|i1", (d, heads)), ("o_scale", "<f4", (d if heads else 0,)),
+            ("up", "|i1", (d_ff, d)), ("up_scale", "<f4", (d_ff,)),
+            ("down", "|i1", (d, d_ff)), ("down_scale", "<f4", (d if d_ff else 0,)),
+            ("qkv_gain", "<f4", (d,)), ("up_gain", "<f4", (d,)),
+        ]  # fmt: skip
+
     ends = [("head", "|i1", (c.vocab_size, d)), ("head_scale", "<f4", (c.vocab_size,)), ("head_gain", "<f4", (d,))]
-    return [("embed", "|i1", (c.vocab_size, d)), *layer * c.n_layer, *ends]
+    return [("embed", "|i1", (c.vocab_size, d)), *(array for shape in c.layers for array in layer(*shape)), *ends]
 
 
 def dumps(model: Model) -> bytes:
@@ -217,18 +223,22 @@ def loads(data: bytes) -> Model:
 
 def _check_config(c: ModelConfig) -> None:
     """Bounds that keep every sum of docs/MODEL.md within its width, and what a header may claim within reason."""
-    if not all(isinstance(v, int) for v in asdict(c).values()):
+    sizes = asdict(c).values()
+    if not all(isinstance(v, int) for value in sizes for v in (value if isinstance(value, tuple) else (value,))):
         raise CorruptError("damaged model file: config")
-    if not (256 <= c.vocab_size <= 32768 and c.vocab_size % 32 == 0 and 1 <= c.n_layer <= 64 and 1 <= c.window <= 1024):
-        raise UnsupportedError("the model's vocabulary, depth or window is out of bounds")
-    if not (c.d_model % 64 == 0 and 64 <= c.d_model <= 2048 and c.d_ff % 64 == 0 and 64 <= c.d_ff <= 8192):
+    if not (256 <= c.vocab_size <= 32768 and c.vocab_size % 32 == 0 and 1 <= c.n_layer <= 64):
+        raise UnsupportedError("the model's vocabulary or depth is out of bounds")
+    if not (c.d_model % 64 == 0 and 64 <= c.d_model <= 2048):
         raise UnsupportedError("the model's width is out of bounds")
-    if not 1 <= c.n_head <= 32:
-        raise UnsupportedError("the model's heads are out of bounds")
+    for layer in c.layers:
+        if not (layer.d_ff % 64 == 0 and 0 <= layer.d_ff <= 8192 and 0 <= layer.n_head <= 32 and 1 <= layer.window <= 1024):
+            raise UnsupportedError("a layer's heads, columns or window are out of bounds")
 
 
 def _check_array(name: str, array: np.ndarray) -> None:
-    if name == "score":
+    if not array.size:
+        good = True
+    elif name == "score":
         good = array.min() >= 1 and array.max() <= 511
     elif name.endswith("_gain"):
         good = bool(np.isin(array, np.ldexp(np.float32(1), -np.arange(8))).all())

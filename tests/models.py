@@ -14,7 +14,7 @@ TINY = ModelConfig(vocab_size=256, d_model=64, n_layer=2, n_head=2, d_ff=192, wi
 def random_model(config: ModelConfig = TINY, seed: int = 0) -> Model:
     """A model whose activations fill their ranges; its vocabulary is the 256 bytes, then pairs of letters."""
     rng = np.random.default_rng(seed)
-    d, heads, V = config.d_model, config.n_head * HEAD_SIZE, config.vocab_size
+    d, V = config.d_model, config.vocab_size
 
     def matrix(rows: int, columns: int) -> np.ndarray:
         return rng.integers(-63, 64, (rows, columns)).astype(np.int8)
@@ -25,23 +25,25 @@ def random_model(config: ModelConfig = TINY, seed: int = 0) -> Model:
     def gain(channels: int) -> np.ndarray:
         return np.exp2(-np.minimum(rng.geometric(0.7, channels) - 1, 7)).astype(np.float32)
 
-    layers = tuple(
-        Layer(
-            qkv=matrix(heads + 2 * HEAD_SIZE, d),
-            qkv_scale=np.concatenate([scale(heads + HEAD_SIZE, 0.1), scale(HEAD_SIZE, 0.003)]),
-            score=rng.integers(1, 100, config.n_head).astype(np.int32),
+    def layer(n_head: int, d_ff: int, _: int) -> Layer:
+        heads = n_head * HEAD_SIZE
+        turned, rest = (heads + HEAD_SIZE, HEAD_SIZE) if heads else (0, 0)
+        return Layer(
+            qkv=matrix(turned + rest, d),
+            qkv_scale=np.concatenate([scale(turned, 0.1), scale(rest, 0.003)]),
+            score=rng.integers(1, 100, n_head).astype(np.int32),
             attn_scale=np.float32(1.7),
             o=matrix(d, heads),
-            o_scale=scale(d, 0.01),
-            up=matrix(config.d_ff, d),
-            up_scale=scale(config.d_ff, 0.006),
-            down=matrix(d, config.d_ff),
-            down_scale=scale(d, 0.003),
+            o_scale=scale(d if heads else 0, 0.01),
+            up=matrix(d_ff, d),
+            up_scale=scale(d_ff, 0.006),
+            down=matrix(d, d_ff),
+            down_scale=scale(d if d_ff else 0, 0.003),
             qkv_gain=gain(d),
             up_gain=gain(d),
         )
-        for _ in range(config.n_layer)
-    )
+
+    layers = tuple(layer(*shape) for shape in config.layers)
     pieces = [bytes([i]) for i in range(256)]
     pieces += [bytes([97 + i // 26, 97 + i % 26]) if i < 676 else b"%05d" % i for i in range(V - 256)]
     tokenizer = Tokenizer(tuple(pieces), (512,) * V) if V > 256 else byte_tokenizer()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import random
 import struct
@@ -98,6 +99,46 @@ def test_impossible_shapes_are_refused_before_anything_is_allocated(model: Model
     header = data[at : at + size].replace(old, f'"{field}": {value}'.encode())
     with pytest.raises(LMCompressError):
         loads(sealed(MAGIC + struct.pack("<I", len(header)) + header + data[at + size :]))
+
+
+def test_layers_may_differ() -> None:
+    config = ModelConfig(256, 64, 3, (2, 0, 1), (0, 192, 64), (24, 1, 70))
+    assert config.layers == ((2, 0, 24), (0, 192, 1), (1, 64, 70)) and config.longest_window == 70
+    model = random_model(config)
+    again = loads(dumps(model))
+    assert again.config == config
+    for ours, theirs in zip(again.layers, model.layers, strict=True):
+        for name, array in vars(theirs).items():
+            assert np.array_equal(getattr(ours, name), array), name
+    assert [len(layer.qkv) for layer in again.layers] == [256, 0, 192]
+    assert [len(layer.o_scale) for layer in again.layers] == [64, 0, 64]
+    assert [layer.down.shape for layer in again.layers] == [(64, 0), (64, 192), (64, 64)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "error"),
+    [
+        ({"n_head": [2, 2, 2]}, CorruptError),
+        ({"d_ff": [192]}, CorruptError),
+        ({"window": []}, CorruptError),
+        ({"n_head": [2, "2"]}, CorruptError),
+        ({"n_head": [2, [2]]}, CorruptError),
+        ({"n_head": [2, -1]}, UnsupportedError),
+        ({"d_ff": [192, 100]}, UnsupportedError),
+        ({"window": [24, 0]}, UnsupportedError),
+        ({"window": [24, 10**9]}, UnsupportedError),
+        ({"n_layer": 10**9, "n_head": [2] * 1000}, UnsupportedError),
+    ],
+)
+def test_impossible_layers_are_refused(model: Model, shape: dict, error: type[LMCompressError]) -> None:
+    data = dumps(model)[:-32]
+    (size,) = struct.unpack_from("<I", data, len(MAGIC))
+    at = len(MAGIC) + 4
+    header = json.loads(data[at : at + size])
+    header["config"].update(shape)
+    changed = json.dumps(header).encode()
+    with pytest.raises(error):
+        loads(sealed(MAGIC + struct.pack("<I", len(changed)) + changed + data[at + size :]))
 
 
 @pytest.mark.parametrize("card", [{"recipe": {"alone": True}}, {"recipe": {"alone": "yes"}}, {"recipe": ["alone"]}, {}])

@@ -17,7 +17,13 @@ from lmcompress.training.model import Transformer, window_mask, windowed_attenti
 from tests.models import random_model  # noqa: E402
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-SHAPES = [ModelConfig(256, 64, 2, 2, 192, 24), ModelConfig(320, 128, 1, 1, 64, 7), ModelConfig(512, 192, 3, 3, 128, 1)]
+UNEVEN = ModelConfig(256, 64, 4, (2, 0, 3, 1), (0, 192, 64, 0), (24, 1, 70, 5))
+SHAPES = [
+    ModelConfig(256, 64, 2, 2, 192, 24),
+    ModelConfig(320, 128, 1, 1, 64, 7),
+    ModelConfig(512, 192, 3, 3, 128, 1),
+    UNEVEN,
+]
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -41,21 +47,22 @@ def test_torch_engine_is_the_reference(config: ModelConfig, device: str) -> None
         assert np.array_equal(ours, theirs)
 
 
-def toy_transformer(noise: float) -> Transformer:
+def toy_transformer(noise: float, config: ModelConfig = ModelConfig(256, 64, 2, 2, 192, 16)) -> Transformer:  # noqa: B008
     """Float weights that are nowhere zero, the same in every call."""
     torch.manual_seed(0)
-    model = Transformer(ModelConfig(256, 64, 2, 2, 192, 16))
+    model = Transformer(config)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(torch.randn_like(p) * noise)
     return model
 
 
-def test_export_gives_the_integers_of_the_quantized_forward_pass() -> None:
+@pytest.mark.parametrize("config", [SHAPES[0], UNEVEN])
+def test_export_gives_the_integers_of_the_quantized_forward_pass(config: ModelConfig) -> None:
     from lmcompress.training.export import export
     from lmcompress.training.model import LOG2
 
-    model = toy_transformer(0.1)
+    model = toy_transformer(0.1, config)
     ids = torch.randint(0, 256, (3, 60))
     model.calibrate(ids)
     order = np.random.default_rng(0).permutation(256)
@@ -67,15 +74,16 @@ def test_export_gives_the_integers_of_the_quantized_forward_pass() -> None:
     assert np.array_equal(engine.run(engine.start(3), place[ids.numpy()]), logits[:, :, order])
 
 
-def test_a_models_integers_give_float_weights_to_train_on() -> None:
+@pytest.mark.parametrize("config", [SHAPES[0], UNEVEN])
+def test_a_models_integers_give_float_weights_to_train_on(config: ModelConfig) -> None:
     from lmcompress.training.export import export, restore
 
-    model = toy_transformer(0.1)
+    model = toy_transformer(0.1, config)
     ids = torch.randint(0, 256, (3, 60))
     model.calibrate(ids)
     order = np.arange(256)
     exported = export(model, byte_tokenizer(), order, np.full((1, 256), 8), "test", {})
-    restored = toy_transformer(0.1)
+    restored = toy_transformer(0.1, config)
     restored.load_state_dict(restore(exported))
     again = export(restored, byte_tokenizer(), order, np.full((1, 256), 8), "test", {})
     for old, new in zip((exported, *exported.layers), (again, *again.layers), strict=True):
@@ -88,8 +96,9 @@ def test_a_models_integers_give_float_weights_to_train_on() -> None:
     assert (logits - integers).abs().mean() < 0.05 * integers.abs().mean()
 
 
-def test_spread_channels_give_the_same_predictions_in_better_integers() -> None:
-    model = toy_transformer(0.1)
+@pytest.mark.parametrize("config", [SHAPES[0], UNEVEN])
+def test_spread_channels_give_the_same_predictions_in_better_integers(config: ModelConfig) -> None:
+    model = toy_transformer(0.1, config)
     ids = torch.randint(0, 256, (3, 60))
     with torch.no_grad():
         model.head[:, 5] *= 5  # a channel far above the others

@@ -20,7 +20,7 @@ from lmcompress.config import ModelConfig  # noqa: E402
 from lmcompress.training import data  # noqa: E402
 from lmcompress.training.cli import start_of, teacher_of  # noqa: E402
 from lmcompress.training.model import Transformer  # noqa: E402
-from lmcompress.training.train import Recipe, grow, train  # noqa: E402
+from lmcompress.training.train import Recipe, grow, mean, train  # noqa: E402
 
 SAMPLES = Path(__file__).parent.parent / "corpora" / "samples"
 TOY = {
@@ -119,6 +119,29 @@ def test_grown_model_starts_with_the_predictions_of_the_smaller(
     assert expected.abs().max() > 0.1 and torch.allclose(logits, expected, atol=1e-6)
     with pytest.raises(ValueError, match="larger"):
         grow(small, large.state_dict())
+
+
+def test_what_a_model_lacks_is_left_out_of_what_it_begins_with() -> None:
+    """A layer without attention and one without an MLP have the predictions of whole ones that write nothing."""
+    torch.manual_seed(0)
+    shape = {**TOY["model"], "n_layer": 2, "n_head": 2}
+    whole, cut = (Transformer(ModelConfig(**{**shape, **change})) for change in ({}, {"n_head": [2, 0], "d_ff": [0, 64]}))
+    with torch.no_grad():
+        for p in whole.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+        whole.blocks[0].down.zero_()
+        whole.blocks[1].o.zero_()
+    grow(cut, whole.state_dict())
+    assert sum(p.numel() for p in cut.parameters()) < sum(p.numel() for p in whole.parameters())
+    tokens = torch.randint(0, 256, (2, 40))
+    with torch.no_grad():
+        expected = whole(tokens)
+        assert expected.std() > 0.1 and torch.equal(cut(tokens), expected)
+    half = mean([whole.state_dict(), {name: 3 * w for name, w in cut.state_dict().items()}])
+    assert {n: w.shape for n, w in half.items()} == {n: w.shape for n, w in cut.state_dict().items()}
+    assert torch.equal(half["blocks.1.up"], 2 * cut.blocks[1].up) and half["blocks.1.q"].numel() == 0
+    with pytest.raises(ValueError, match="different shapes"):
+        mean([whole.state_dict(), Transformer(ModelConfig(**{**shape, "d_model": 128})).state_dict()])
 
 
 def test_a_teacher_is_followed(ids: Path, tmp_path: Path) -> None:

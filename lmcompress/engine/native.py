@@ -77,7 +77,7 @@ class Engine:
         if kernel is not None and kernel not in _native.kernels():
             raise UnsupportedError(f"{KERNEL_VARIABLE}={kernel}: this machine has {', '.join(_native.kernels())}")
         c = model.config
-        shape = (c.vocab_size, c.d_model, c.n_layer, c.n_head, c.d_ff, c.window)
+        shape = (c.vocab_size, c.d_model, np.array(c.layers, np.int32))
         tables = (
             reference.COS.astype(np.int16),
             reference.SIN.astype(np.int16),

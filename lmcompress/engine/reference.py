@@ -7,7 +7,7 @@ defined by IEEE 754 to the last bit: conversion of an integer to binary32 (round
 one binary64 square root or quotient. Products of integer matrices are done in binary64, where every partial sum is
 exact (below 2^53) in any order.
 
-Shapes: L lanes, n <= L lanes still running, d = d_model, H = n_head, D = HEAD_SIZE, V = vocab_size, W = window.
+Shapes: L lanes, n <= L lanes still running, d = d_model, H = n_head, D = HEAD_SIZE, V = vocab_size, W = the longest window.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class State:
     """What lanes remember. All lanes are at the same position."""
 
     position: int
-    keys: np.ndarray  # int8 [n_layer, L, W, D], slot = position % W
+    keys: np.ndarray  # int8 [n_layer, L, W, D], slot = position % the layer's window
     values: np.ndarray  # int8 [n_layer, L, W, D]
     still: np.ndarray  # int8 [n_layer, L, D - ROTARY]: the unturned part of the key before
 
@@ -53,7 +53,7 @@ class Engine:
 
     def start(self, n_lanes: int, threads: int = 0) -> State:
         c = self.model.config
-        shape = (c.n_layer, n_lanes, c.window, HEAD_SIZE)
+        shape = (c.n_layer, n_lanes, c.longest_window, HEAD_SIZE)
         return State(0, np.zeros(shape, np.int8), np.zeros(shape, np.int8), np.zeros((c.n_layer, n_lanes, HEAD_SIZE - ROTARY), np.int8))  # fmt: skip
 
     def step(self, state: State, tokens: np.ndarray) -> np.ndarray:
@@ -64,15 +64,17 @@ class Engine:
         """Logits, and what the output's matrix was multiplied with, int8 [n, d]."""
         model, n = self.model, len(tokens)
         x = model.embed[tokens].astype(np.int64) << EMBED_SHIFT
-        for i, layer in enumerate(model.layers):
-            acc = product(normalize(x, layer.qkv_gain), layer.qkv)
-            n_turned = len(layer.qkv) - HEAD_SIZE  # queries and key
-            qk = rescale(acc[:, :n_turned], layer.qkv_scale[:n_turned], -32767, 32767)
-            v = rescale(acc[:, n_turned:], layer.qkv_scale[n_turned:], -127, 127)
-            qk = turn(qk.reshape(n, -1, HEAD_SIZE), state.position)
-            x = add(x, product(self._attend(state, i, qk[:, :-1], qk[:, -1], v), layer.o), layer.o_scale)
-            u = rescale(product(normalize(x, layer.up_gain), layer.up), layer.up_scale, 0, 255)
-            x = add(x, product((u * u + 128) >> 8, layer.down), layer.down_scale)
+        for i, (layer, shape) in enumerate(zip(model.layers, model.config.layers, strict=True)):
+            if shape.n_head:
+                acc = product(normalize(x, layer.qkv_gain), layer.qkv)
+                n_turned = len(layer.qkv) - HEAD_SIZE  # queries and key
+                qk = rescale(acc[:, :n_turned], layer.qkv_scale[:n_turned], -32767, 32767)
+                v = rescale(acc[:, n_turned:], layer.qkv_scale[n_turned:], -127, 127)
+                qk = turn(qk.reshape(n, -1, HEAD_SIZE), state.position)
+                x = add(x, product(self._attend(state, i, qk[:, :-1], qk[:, -1], v), layer.o), layer.o_scale)
+            if shape.d_ff:
+                u = rescale(product(normalize(x, layer.up_gain), layer.up), layer.up_scale, 0, 255)
+                x = add(x, product((u * u + 128) >> 8, layer.down), layer.down_scale)
         state.position += 1
         x = normalize(x, model.head_gain)
         return rescale(product(x, model.head), model.head_scale, -32767, 32767).astype(np.int16), x.astype(np.int8)
@@ -92,7 +94,7 @@ class Engine:
 
     def _attend(self, state: State, i: int, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Attention outputs int64 [n, H * D] of layer i: q [n, H, D]; k, v [n, D] join the state first."""
-        layer, n, window = self.model.layers[i], len(q), self.model.config.window
+        layer, n, window = self.model.layers[i], len(q), self.model.config.layers[i].window
         slot = state.position % window
         state.keys[i, :n, slot, :ROTARY] = k[:, :ROTARY]
         state.keys[i, :n, slot, ROTARY:] = state.still[i, :n]

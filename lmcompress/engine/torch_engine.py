@@ -24,13 +24,13 @@ COLUMNS = 64  # steps that `run` takes through the network together
 
 @dataclass
 class State:
-    """What lanes remember: keys and values float64 [n_layer, L, min(position, W - 1), D], the last position's last."""
+    """What lanes remember, of each layer: keys and values float64 [L, min(position, W - 1), D], the last position's last."""
 
     position: int
     n_lanes: int
-    keys: Tensor
-    values: Tensor
-    still: Tensor  # float64 [n_layer, L, 1, D - ROTARY]: the unturned part of the key before
+    keys: list[Tensor]
+    values: list[Tensor]
+    still: list[Tensor]  # float64 [L, 1, D - ROTARY]: the unturned part of the key before
 
 
 class Engine:
@@ -50,10 +50,11 @@ class Engine:
         self.exp14, self.exp24 = self._tensor(reference.EXP14), self._tensor(reference.EXP24)
 
     def start(self, n_lanes: int, threads: int = 0) -> State:
-        shape = (self.model.config.n_layer, n_lanes, 0, HEAD_SIZE)
-        keys, values = (torch.zeros(shape, dtype=torch.float64, device=self.device) for _ in range(2))
-        still = torch.zeros((shape[0], n_lanes, 1, HEAD_SIZE - ROTARY), dtype=torch.float64, device=self.device)
-        return State(0, n_lanes, keys, values, still)
+        def of_each(*shape: int) -> list[Tensor]:
+            return [torch.zeros(shape, dtype=torch.float64, device=self.device) for _ in self.layers]
+
+        nothing = (n_lanes, 0, HEAD_SIZE)
+        return State(0, n_lanes, of_each(*nothing), of_each(*nothing), of_each(n_lanes, 1, HEAD_SIZE - ROTARY))
 
     def step(self, state: State, tokens: np.ndarray) -> np.ndarray:
         """Logits int16 [n, V], in 1/256 of log2, of the symbols that follow tokens [n] in lanes 0..n-1."""
@@ -67,7 +68,8 @@ class Engine:
     def _steps(self, state: State, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits, and what the output's matrix was multiplied with, int8 [n, T, d]."""
         n = len(tokens)
-        state.keys, state.values, state.still = (t[:, :n] for t in (state.keys, state.values, state.still))
+        for of_each in (state.keys, state.values, state.still):
+            of_each[:] = [t[:n] for t in of_each]
         parts = [self._run(state, tokens[:, t : t + COLUMNS]) for t in range(0, tokens.shape[1], COLUMNS)]
         logits, features = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
         return logits, features
@@ -88,36 +90,34 @@ class Engine:
 
     def _run(self, state: State, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         x = self.embed[self._tensor(np.asarray(tokens, np.int64))] * (1 << EMBED_SHIFT)
-        keys, values, still = [], [], []
-        for i, layer in enumerate(self.layers):
-            acc = normalize(x, layer["qkv_gain"]) @ layer["qkv"].T
-            turned = acc.shape[-1] - HEAD_SIZE
-            qk = rescale(acc[..., :turned], layer["qkv_scale"][:turned], -32767, 32767)
-            v = rescale(acc[..., turned:], layer["qkv_scale"][turned:], -127, 127)
-            qk = self._turn(qk.unflatten(-1, (-1, HEAD_SIZE)), state.position)
-            k = qk[:, :, -1]
-            before = torch.cat([state.still[i], k[..., ROTARY:]], 1)
-            k = torch.cat([state.keys[i], torch.cat([k[..., :ROTARY], before[:, :-1]], -1)], 1)
-            v = torch.cat([state.values[i], v], 1)
-            y = self._attend(layer, qk[:, :, :-1], k, v)
-            x = add(x, y @ layer["o"].T, layer["o_scale"])
-            u = rescale(normalize(x, layer["up_gain"]) @ layer["up"].T, layer["up_scale"], 0, 255)
-            x = add(x, torch.floor((u * u + 128) / 256) @ layer["down"].T, layer["down_scale"])
-            keep = max(0, k.shape[1] - self.model.config.window + 1)
-            keys.append(k[:, keep:])
-            values.append(v[:, keep:])
-            still.append(before[:, -1:])
-        state.keys, state.values, state.still = torch.stack(keys), torch.stack(values), torch.stack(still)
+        for i, (layer, shape) in enumerate(zip(self.layers, self.model.config.layers, strict=True)):
+            if shape.n_head:
+                acc = normalize(x, layer["qkv_gain"]) @ layer["qkv"].T
+                turned = acc.shape[-1] - HEAD_SIZE
+                qk = rescale(acc[..., :turned], layer["qkv_scale"][:turned], -32767, 32767)
+                v = rescale(acc[..., turned:], layer["qkv_scale"][turned:], -127, 127)
+                qk = self._turn(qk.unflatten(-1, (-1, HEAD_SIZE)), state.position)
+                k = qk[:, :, -1]
+                before = torch.cat([state.still[i], k[..., ROTARY:]], 1)
+                k = torch.cat([state.keys[i], torch.cat([k[..., :ROTARY], before[:, :-1]], -1)], 1)
+                v = torch.cat([state.values[i], v], 1)
+                y = self._attend(layer, qk[:, :, :-1], k, v, shape.window)
+                x = add(x, y @ layer["o"].T, layer["o_scale"])
+                keep = max(0, k.shape[1] - shape.window + 1)
+                state.keys[i], state.values[i], state.still[i] = k[:, keep:], v[:, keep:], before[:, -1:]
+            if shape.d_ff:
+                u = rescale(normalize(x, layer["up_gain"]) @ layer["up"].T, layer["up_scale"], 0, 255)
+                x = add(x, torch.floor((u * u + 128) / 256) @ layer["down"].T, layer["down_scale"])
         state.position += tokens.shape[1]
         x = normalize(x, self.head_gain)
         logits = rescale(x @ self.head.T, self.head_scale, -32767, 32767)
         return logits.short().cpu().numpy(), x.to(torch.int8).cpu().numpy()
 
-    def _attend(self, layer: dict[str, Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _attend(self, layer: dict[str, Tensor], q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
         """[n, T, H * D] from q [n, T, H, D] and the S >= T positions of k, v [n, S, D], the last T the queries' own."""
         T, S = q.shape[1], k.shape[1]
         distance = torch.arange(S - T, S, device=q.device)[:, None] - torch.arange(S, device=q.device)
-        unseen = (distance < 0) | (distance >= self.model.config.window)
+        unseen = (distance < 0) | (distance >= window)
         scores = q.transpose(1, 2) @ k[:, None].transpose(2, 3)  # [n, H, T, S]
         top = scores.masked_fill(unseen, -(2.0**21)).amax(-1, keepdim=True)
         below = (top - scores).clamp_min(0).long() * layer["score"].long()[:, None, None] >> SCORE_SHIFT

@@ -16,6 +16,9 @@
 #define PARTS 2      /* of a product for each thread, so that one that is late leaves some to others */
 
 typedef struct {
+    LayerShape shape;
+    int slots;   /* of a lane: the window, rounded up to RING; 0 without attention */
+    size_t ring; /* those of the layers before, in a lane */
     Matrix qkv, o, up, down;
     int32_t *score;
     float attn_scale, *qkv_gain, *up_gain; /* [d_model] */
@@ -25,9 +28,9 @@ typedef struct {
 typedef struct {
     int16_t *x;      /* [ROWS][d_model]: the residual stream */
     uint8_t *a;      /* [ROWS][d_model], normalized */
-    int16_t *qkv;    /* [ROWS][(n_head + 2) * HEAD] */
-    uint8_t *attended; /* [ROWS][n_head * HEAD] */
-    uint8_t *hidden; /* [ROWS][d_ff] */
+    int16_t *qkv;    /* [ROWS][(n_head + 2) * HEAD], of the layer with the most heads */
+    uint8_t *attended; /* [ROWS][n_head * HEAD], side by side */
+    uint8_t *hidden; /* [ROWS][d_ff], likewise */
     int16_t *cosine, *sine; /* [POSITIONS][ROTARY / 2] */
     int16_t *logits; /* [ROWS][vocab_size], where the caller wants none */
     void *rows_x[ROWS], *rows_qkv[ROWS], *rows_hidden[ROWS], *rows_logits[ROWS];
@@ -38,6 +41,7 @@ typedef struct {
 
 struct Engine {
     Shape shape;
+    LayerShape most; /* of any layer */
     const Kernel *kernel;
     int8_t *embed; /* [vocab_size, d_model] */
     Layer *layers;
@@ -52,9 +56,8 @@ struct Engine {
 struct State {
     uint64_t position; /* of all lanes */
     int n_lanes, active; /* lanes 0..active-1 are still running */
-    int slots;           /* of a lane and layer: the window, rounded up to RING */
-    uint8_t *keys;       /* [n_layer][n_lanes][slots / 16][HEAD / 4][16][4], 128 added; slot = position % window */
-    int8_t *values;      /* [n_layer][n_lanes][slots / 4][HEAD][4] */
+    uint8_t *keys;       /* of each layer [n_lanes][slots / 16][HEAD / 4][16][4], 128 added; slot = position % window */
+    int8_t *values;      /* of each layer [n_lanes][slots / 4][HEAD][4] */
     int8_t *still;       /* [n_layer][n_lanes][HEAD - ROTARY]: the unturned part of the key before */
     Work work;
     Pool *pool;
@@ -141,14 +144,14 @@ void lmc_unpack(Matrix *m)
     lmc_free(m->scale);
 }
 
-static int work_new(Work *w, const Shape *s)
+static int work_new(Work *w, const Shape *s, const LayerShape *most)
 {
-    int qkv = (s->n_head + 2) * HEAD;
+    int qkv = (most->n_head + 2) * HEAD;
     w->x = lmc_alloc((size_t)ROWS * s->d_model * sizeof *w->x);
     w->a = lmc_alloc((size_t)ROWS * s->d_model);
     w->qkv = lmc_alloc((size_t)ROWS * qkv * sizeof *w->qkv);
-    w->attended = lmc_alloc((size_t)ROWS * s->n_head * HEAD);
-    w->hidden = lmc_alloc((size_t)ROWS * s->d_ff);
+    w->attended = lmc_alloc((size_t)ROWS * most->n_head * HEAD);
+    w->hidden = lmc_alloc((size_t)ROWS * most->d_ff);
     w->cosine = lmc_alloc(POSITIONS * ROTARY / 2 * sizeof *w->cosine);
     w->sine = lmc_alloc(POSITIONS * ROTARY / 2 * sizeof *w->sine);
     w->logits = lmc_alloc((size_t)ROWS * s->vocab_size * sizeof *w->logits);
@@ -157,7 +160,6 @@ static int work_new(Work *w, const Shape *s)
     for (int r = 0; r < ROWS; r++) {
         w->rows_x[r] = w->x + (size_t)r * s->d_model;
         w->rows_qkv[r] = w->qkv + (size_t)r * qkv;
-        w->rows_hidden[r] = w->hidden + (size_t)r * s->d_ff;
     }
     return 0;
 }
@@ -180,7 +182,7 @@ Engine *lmc_engine_new(const Kernel *kernel, const Shape *shape, const Arrays *a
     Engine *e = calloc(1, sizeof *e);
     if (e == NULL)
         return NULL;
-    int d = s->d_model, heads = s->n_head * HEAD, bad = 0;
+    int d = s->d_model, bad = 0;
     e->shape = *s;
     e->kernel = kernel;
     e->layers = calloc(s->n_layer, sizeof *e->layers);
@@ -191,25 +193,41 @@ Engine *lmc_engine_new(const Kernel *kernel, const Shape *shape, const Arrays *a
     e->exp24 = copy(arrays->exp24, 256 * sizeof *e->exp24);
     e->head_gain = copy(arrays->head_gain, d * sizeof *e->head_gain);
     memcpy(e->turns, arrays->turns, sizeof e->turns);
-    size_t of_layer = (size_t)d * (2 * heads + 2 * HEAD + 2 * s->d_ff);
-    int8_t *packed = e->packed = lmc_alloc(s->n_layer * of_layer + (size_t)s->vocab_size * d);
+    size_t outputs = s->vocab_size, ring = 0;
+    for (int i = 0; i < s->n_layer; i++) {
+        LayerShape of = arrays->layers[i].shape;
+        outputs += 2 * (size_t)((of.n_head + (of.n_head > 0)) * HEAD + of.d_ff);
+        e->most.n_head = of.n_head > e->most.n_head ? of.n_head : e->most.n_head;
+        e->most.d_ff = of.d_ff > e->most.d_ff ? of.d_ff : e->most.d_ff;
+    }
+    int8_t *packed = e->packed = lmc_alloc(outputs * d);
     bad |= !packed || !e->head_gain || !e->layers || !e->embed || !e->cosine || !e->sine || !e->exp14 || !e->exp24;
     for (int i = 0; i < s->n_layer && !bad; i++) {
         const LayerArrays *from = &arrays->layers[i];
         Layer *layer = &e->layers[i];
-        bad |= lmc_pack(&layer->qkv, packed, kernel, from->qkv, from->qkv_scale, heads + 2 * HEAD, d, 128, 0);
-        packed += (heads + 2 * HEAD) * d;
-        bad |= lmc_pack(&layer->o, packed, kernel, from->o, from->o_scale, d, heads, 128, 0);
-        packed += d * heads;
-        bad |= lmc_pack(&layer->up, packed, kernel, from->up, from->up_scale, s->d_ff, d, 128, 0);
-        packed += s->d_ff * d;
-        bad |= lmc_pack(&layer->down, packed, kernel, from->down, from->down_scale, d, s->d_ff, 0, 1);
-        packed += d * s->d_ff;
-        layer->score = copy(from->score, s->n_head * sizeof *layer->score);
-        layer->attn_scale = from->attn_scale;
-        layer->qkv_gain = copy(from->qkv_gain, d * sizeof(float));
-        layer->up_gain = copy(from->up_gain, d * sizeof(float));
-        bad |= !layer->score || !layer->qkv_gain || !layer->up_gain;
+        int heads = from->shape.n_head * HEAD, d_ff = from->shape.d_ff;
+        layer->shape = from->shape;
+        layer->slots = heads ? (from->shape.window + RING - 1) / RING * RING : 0;
+        layer->ring = ring;
+        ring += layer->slots;
+        if (heads) {
+            bad |= lmc_pack(&layer->qkv, packed, kernel, from->qkv, from->qkv_scale, heads + 2 * HEAD, d, 128, 0);
+            packed += (heads + 2 * HEAD) * d;
+            bad |= lmc_pack(&layer->o, packed, kernel, from->o, from->o_scale, d, heads, 128, 0);
+            packed += d * heads;
+            layer->score = copy(from->score, from->shape.n_head * sizeof *layer->score);
+            layer->attn_scale = from->attn_scale;
+            layer->qkv_gain = copy(from->qkv_gain, d * sizeof(float));
+            bad |= !layer->score || !layer->qkv_gain;
+        }
+        if (d_ff) {
+            bad |= lmc_pack(&layer->up, packed, kernel, from->up, from->up_scale, d_ff, d, 128, 0);
+            packed += d_ff * d;
+            bad |= lmc_pack(&layer->down, packed, kernel, from->down, from->down_scale, d, d_ff, 0, 1);
+            packed += d * d_ff;
+            layer->up_gain = copy(from->up_gain, d * sizeof(float));
+            bad |= !layer->up_gain;
+        }
     }
     if (bad || lmc_pack(&e->head, packed, kernel, arrays->head, arrays->head_scale, s->vocab_size, d, 128, 0)) {
         lmc_engine_free(e);
@@ -248,14 +266,14 @@ State *lmc_state_new(const Engine *e, int n_lanes, int threads)
     State *state = calloc(1, sizeof *state);
     if (state == NULL)
         return NULL;
-    size_t rings = (size_t)e->shape.n_layer * n_lanes;
+    const Layer *last = &e->layers[e->shape.n_layer - 1];
+    size_t rings = (last->ring + last->slots) * n_lanes * HEAD;
     state->n_lanes = state->active = n_lanes;
-    state->slots = (e->shape.window + RING - 1) / RING * RING;
-    state->keys = lmc_alloc(rings * state->slots * HEAD);
-    state->values = lmc_alloc(rings * state->slots * HEAD);
-    state->still = lmc_alloc(rings * (HEAD - ROTARY));
+    state->keys = lmc_alloc(rings);
+    state->values = lmc_alloc(rings);
+    state->still = lmc_alloc((size_t)e->shape.n_layer * n_lanes * (HEAD - ROTARY));
     state->pool = lmc_pool_new(threads);
-    if (work_new(&state->work, &e->shape) || !state->keys || !state->values || !state->still || !state->pool) {
+    if (work_new(&state->work, &e->shape, &e->most) || !state->keys || !state->values || !state->still || !state->pool) {
         lmc_state_free(state);
         return NULL;
     }
@@ -331,22 +349,21 @@ static void attend_part(const void *context, int lane)
     const Engine *e = pass->engine;
     const State *state = pass->state;
     const Work *w = &state->work;
-    const Shape *s = &e->shape;
     const Layer *layer = &e->layers[pass->i];
-    int heads = s->n_head * HEAD, window = s->window;
-    size_t ring = (size_t)pass->i * state->n_lanes + pass->first + lane, size = (size_t)state->slots * HEAD;
-    uint8_t *keys = state->keys + ring * size;
-    int8_t *values = state->values + ring * size;
+    int n_head = layer->shape.n_head, heads = n_head * HEAD, window = layer->shape.window, at = pass->first + lane;
+    size_t ring = (layer->ring * state->n_lanes + (size_t)layer->slots * at) * HEAD;
+    uint8_t *keys = state->keys + ring;
+    int8_t *values = state->values + ring;
+    int8_t *still = state->still + ((size_t)pass->i * state->n_lanes + at) * (HEAD - ROTARY);
     int8_t turned[(MAX_HEADS + 1) * HEAD]; /* queries and key of one row */
     for (int c = 0; c < pass->C; c++) {
         size_t row = (size_t)lane * pass->C + c;
-        const int16_t *qkv = w->qkv + row * (heads + 2 * HEAD);
+        const int16_t *qkv = w->rows_qkv[row];
         uint64_t p = pass->position + c;
         int seen = p + 1 < (uint64_t)window ? (int)(p + 1) : window;
-        pass->kernel->turn(qkv, s->n_head + 1, w->cosine + c * (ROTARY / 2), w->sine + c * (ROTARY / 2), turned);
-        remember(turned + heads, qkv + heads + HEAD, (int)(p % window), keys, values,
-                 state->still + ring * (HEAD - ROTARY));
-        pass->kernel->attend(turned, s->n_head, keys, values, seen, layer->score, layer->attn_scale, e->exp14,
+        pass->kernel->turn(qkv, n_head + 1, w->cosine + c * (ROTARY / 2), w->sine + c * (ROTARY / 2), turned);
+        remember(turned + heads, qkv + heads + HEAD, (int)(p % window), keys, values, still);
+        pass->kernel->attend(turned, n_head, keys, values, seen, layer->score, layer->attn_scale, e->exp14,
                              w->attended + row * heads);
     }
 }
@@ -429,7 +446,7 @@ static void forward(const Engine *e, State *state, const Run *run, int first, in
 {
     const Shape *s = &e->shape;
     Work *w = &state->work;
-    int d = s->d_model, heads = s->n_head * HEAD, rows = n * C;
+    int d = s->d_model, rows = n * C;
     size_t V = s->vocab_size, groups = (V + GROUP - 1) / GROUP;
     uint64_t position = state->position + (uint64_t)t;
     for (int r = 0; r < rows; r++) {
@@ -454,13 +471,19 @@ static void forward(const Engine *e, State *state, const Run *run, int first, in
     pass.threads = lmc_pool_ready(state->pool);
     for (int i = 0; i < s->n_layer; i++) {
         const Layer *layer = &e->layers[i];
-        normalize(&pass, layer->qkv_gain);
-        product(&pass, &layer->qkv, w->a, TO_INT16, heads + HEAD, w->rows_qkv);
-        attend(&pass, i);
-        product(&pass, &layer->o, w->attended, TO_RESIDUAL, d, w->rows_x);
-        normalize(&pass, layer->up_gain);
-        product(&pass, &layer->up, w->a, TO_SQUARE, s->d_ff, w->rows_hidden);
-        product(&pass, &layer->down, w->hidden, TO_RESIDUAL, d, w->rows_x);
+        if (layer->shape.n_head) {
+            normalize(&pass, layer->qkv_gain);
+            product(&pass, &layer->qkv, w->a, TO_INT16, (layer->shape.n_head + 1) * HEAD, w->rows_qkv);
+            attend(&pass, i);
+            product(&pass, &layer->o, w->attended, TO_RESIDUAL, d, w->rows_x);
+        }
+        if (layer->shape.d_ff) {
+            for (int r = 0; r < rows; r++)
+                w->rows_hidden[r] = w->hidden + (size_t)r * layer->shape.d_ff;
+            normalize(&pass, layer->up_gain);
+            product(&pass, &layer->up, w->a, TO_SQUARE, layer->shape.d_ff, w->rows_hidden);
+            product(&pass, &layer->down, w->hidden, TO_RESIDUAL, d, w->rows_x);
+        }
     }
     normalize(&pass, e->head_gain);
     product(&pass, &e->head, w->a, TO_INT16, s->vocab_size, w->rows_logits);

@@ -10,12 +10,18 @@
 #define MAX_THREADS 64
 
 typedef struct {
-    int vocab_size, d_model, n_layer, n_head, d_ff, window;
+    int vocab_size, d_model, n_layer;
     int period; /* positions after which every rotation repeats */
 } Shape;
 
+/* n_head 0: no attention; d_ff 0: no MLP; their arrays are not looked at then */
+typedef struct {
+    int32_t n_head, d_ff, window;
+} LayerShape;
+
 /* A model's arrays as modelfile.Model has them, and the tables of engine/reference.py; read only while an engine is made. */
 typedef struct {
+    LayerShape shape;
     const int8_t *qkv;                     /* [(n_head + 2) * HEAD, d_model] */
     const int8_t *o, *up, *down;           /* [d_model, n_head * HEAD], [d_ff, d_model], [d_model, d_ff] */
     const float *qkv_scale, *o_scale, *up_scale, *down_scale;

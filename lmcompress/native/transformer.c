@@ -95,7 +95,7 @@ static int gains_bad(const float *gain, size_t n)
 
 PyDoc_STRVAR(engine_doc,
 "engine(kernel: str | None, shape: tuple, tables: tuple, arrays: list) -> capsule\n\n"
-"shape: vocab_size, d_model, n_layer, n_head, d_ff, window. tables: cosine and sine int16 [period], turns int32 [16],\n"
+"shape: vocab_size, d_model, and n_head, d_ff, window of each layer as int32 [n_layer, 3]. tables: cosine and sine int16 [period], turns int32 [16],\n"
 "exp14 and exp24 int32 [256]. arrays: embed, twelve of each layer in modelfile's order, head,\n"
 "head_scale, head_gain.\n"
 "ValueError where they do not fit together or break the bounds of docs/MODEL.md.");
@@ -104,26 +104,29 @@ static PyObject *engine_new(PyObject *self, PyObject *args)
     const char *name;
     Shape s;
     PyObject *tables, *arrays;
-    if (!PyArg_ParseTuple(args, "z(iiiiii)O!O!", &name, &s.vocab_size, &s.d_model, &s.n_layer, &s.n_head,
-                          &s.d_ff, &s.window, &PyTuple_Type, &tables, &PyList_Type, &arrays))
+    Py_buffer shapes;
+    if (!PyArg_ParseTuple(args, "z(iiy*)O!O!", &name, &s.vocab_size, &s.d_model, &shapes, &PyTuple_Type, &tables,
+                          &PyList_Type, &arrays))
         return NULL;
+    LayerShape shape[MAX_LAYER] = {0};
+    s.n_layer = (int)(shapes.len / (Py_ssize_t)sizeof *shape);
+    int fits = shapes.len % (Py_ssize_t)sizeof *shape == 0 && s.n_layer >= 1 && shapes.len <= (Py_ssize_t)sizeof shape;
+    if (fits)
+        memcpy(shape, shapes.buf, shapes.len);
+    PyBuffer_Release(&shapes);
+    for (int i = 0; fits && i < s.n_layer; i++)
+        fits = shape[i].n_head >= 0 && shape[i].n_head <= MAX_HEADS && shape[i].d_ff >= 0 && shape[i].d_ff <= 8192 &&
+               shape[i].d_ff % 64 == 0 && shape[i].window >= 1 && shape[i].window <= MAX_WINDOW;
     const Kernel *kernel = find_kernel(name);
     if (kernel == NULL)
         return NULL;
-    if (s.vocab_size < STRIP || s.vocab_size > 32768 || s.vocab_size % STRIP || s.d_model < 64 || s.d_model > 2048 ||
-        s.d_model % 64 || s.d_ff < 64 || s.d_ff > 8192 || s.d_ff % 64 || s.n_layer < 1 || s.n_layer > MAX_LAYER ||
-        s.n_head < 1 || s.n_head > MAX_HEADS || s.window < 1 || s.window > MAX_WINDOW ||
-        PyTuple_GET_SIZE(tables) != N_TABLE || PyList_GET_SIZE(arrays) != PER_LAYER * s.n_layer + 4) {
+    if (!fits || s.vocab_size < STRIP || s.vocab_size > 32768 || s.vocab_size % STRIP || s.d_model < 64 ||
+        s.d_model > 2048 || s.d_model % 64 || PyTuple_GET_SIZE(tables) != N_TABLE ||
+        PyList_GET_SIZE(arrays) != PER_LAYER * s.n_layer + 4) {
         PyErr_SetString(PyExc_ValueError, "the model's shape is out of bounds");
         return NULL;
     }
-    int64_t d = s.d_model, V = s.vocab_size, heads = s.n_head * HEAD, qkv = heads + 2 * HEAD;
-    struct {
-        int64_t count;
-        char kind; /* b: embedding, w: weights within 63, f: scales, s: scores, g: gains */
-    } expected[PER_LAYER] = {{qkv * d, 'w'},    {qkv, 'f'},        {s.n_head, 's'}, {1, 'f'}, {d * heads, 'w'},
-                             {d, 'f'},          {s.d_ff * d, 'w'}, {s.d_ff, 'f'},   {d * s.d_ff, 'w'}, {d, 'f'},
-                             {d, 'g'},          {d, 'g'}};
+    int64_t d = s.d_model, V = s.vocab_size;
     int n_array = PER_LAYER * s.n_layer + 4, taken = 0, tables_taken = 0;
     Py_buffer *view = calloc(n_array, sizeof *view), table[N_TABLE];
     LayerArrays *layers = calloc(s.n_layer, sizeof *layers);
@@ -135,10 +138,15 @@ static PyObject *engine_new(PyObject *self, PyObject *args)
     }
     for (; taken < n_array; taken++) {
         int64_t count = taken == n_array - 1 ? d : taken == n_array - 2 ? V : V * d;
+        /* b: embedding, w: weights within 63, f: scales, s: scores, g: gains */
         char kind = taken == 0 ? 'b' : taken == n_array - 1 ? 'g' : taken == n_array - 2 ? 'f' : 'w';
         if (taken > 0 && taken < n_array - 3) {
-            count = expected[(taken - 1) % PER_LAYER].count;
-            kind = expected[(taken - 1) % PER_LAYER].kind;
+            LayerShape of = shape[(taken - 1) / PER_LAYER];
+            int64_t heads = of.n_head * HEAD, qkv = heads ? heads + 2 * HEAD : 0, d_ff = of.d_ff;
+            const int64_t counts[PER_LAYER] = {qkv * d, qkv, of.n_head, 1, d * heads, heads ? d : 0, d_ff * d, d_ff,
+                                              d * d_ff, d_ff ? d : 0, d, d};
+            count = counts[(taken - 1) % PER_LAYER];
+            kind = "wfsfwfwfwfgg"[(taken - 1) % PER_LAYER];
         }
         Py_buffer *v = &view[taken];
         if (take(PyList_GET_ITEM(arrays, taken), v, 0, count, kind == 'b' || kind == 'w' ? 1 : 4, "an array of the model"))
@@ -167,7 +175,7 @@ static PyObject *engine_new(PyObject *self, PyObject *args)
             goto end;
     for (int i = 0; i < s.n_layer; i++) {
         const Py_buffer *v = &view[1 + PER_LAYER * i];
-        layers[i] = (LayerArrays){.qkv = v[0].buf, .qkv_scale = v[1].buf, .score = v[2].buf, .o = v[4].buf,
+        layers[i] = (LayerArrays){.shape = shape[i], .qkv = v[0].buf, .qkv_scale = v[1].buf, .score = v[2].buf, .o = v[4].buf,
                                   .o_scale = v[5].buf, .up = v[6].buf, .up_scale = v[7].buf, .down = v[8].buf,
                                   .down_scale = v[9].buf, .qkv_gain = v[10].buf, .up_gain = v[11].buf};
         memcpy(&layers[i].attn_scale, v[3].buf, sizeof(float));

@@ -73,10 +73,10 @@ def restore(model: Model) -> dict[str, Tensor]:
     rows have a norm of 1 on average, as at the start of a training."""
 
     def rows(w: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        return w.astype(np.float32) * np.asarray(scale, np.float32)[:, None]
+        return w.astype(np.float32) * np.asarray(scale, np.float32)[:, None] if w.size else w.astype(np.float32)
 
     def norm_of(w: np.ndarray) -> float:
-        return float(np.linalg.norm(w, axis=1).mean())
+        return float(np.linalg.norm(w, axis=1).mean()) if len(w) else 1.0
 
     weights: dict[str, np.ndarray] = {
         "embed": model.embed.astype(np.float32) / NORM,
@@ -85,7 +85,8 @@ def restore(model: Model) -> dict[str, Tensor]:
     }
     for i, layer in enumerate(model.layers):
         qkv = rows(layer.qkv, layer.qkv_scale) * layer.qkv_gain
-        q, k, v = np.split(qkv, [len(qkv) - 2 * HEAD_SIZE, len(qkv) - HEAD_SIZE])
+        heads = layer.o.shape[1]
+        q, k, v = np.split(qkv, [heads, heads + HEAD_SIZE])
         up = rows(layer.up, layer.up_scale) * layer.up_gain
         clip_v, clip_u = 127 / NORM / norm_of(v), 255 / NORM / norm_of(up)
         clip_o = clip_v / float(layer.attn_scale)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lmcompress.config import HEAD_SIZE, PERIOD, ROTARY, TURNS, ModelConfig
+from lmcompress.config import HEAD_SIZE, PERIOD, ROTARY, TURNS, LayerConfig, ModelConfig
 from lmcompress.engine.reference import COS, EMBED_SHIFT, EXP14, NORM, SCORE_SHIFT, SIN
 from lmcompress.modelfile import WEIGHT_MAX
 
@@ -54,6 +54,8 @@ class _IntegerLinear(torch.autograd.Function):
 
 def quantize_weight(w: Tensor) -> tuple[Tensor, Tensor]:
     """Integers in [-63, 63] (float32, gradient passed through) and the scale of each row: w ~ integers * scale."""
+    if not w.numel():
+        return w, w.new_zeros(0)
     scale = (w.detach().abs().amax(1) / WEIGHT_MAX).clamp_min(1e-8)
     return round_clamp(w, (1 / scale)[:, None], -WEIGHT_MAX, WEIGHT_MAX), scale
 
@@ -110,12 +112,14 @@ def windowed_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, window: in
 
 
 class Block(nn.Module):
-    def __init__(self, config: ModelConfig) -> None:
+    """One layer. What it lacks, attention or MLP, has empty parameters."""
+
+    def __init__(self, d: int, config: LayerConfig) -> None:
         super().__init__()
-        d, n = config.d_model, config.n_head * HEAD_SIZE
-        self.n_head, self.window = config.n_head, config.window
+        n = config.n_head * HEAD_SIZE
+        self.n_head, self.d_ff, self.window = config
         self.q = nn.Parameter(torch.randn(n, d) * d**-0.5)
-        self.kv = nn.Parameter(torch.randn(2 * HEAD_SIZE, d) * d**-0.5)
+        self.kv = nn.Parameter(torch.randn(2 * HEAD_SIZE if n else 0, d) * d**-0.5)
         self.o = nn.Parameter(torch.zeros(d, n))
         self.up = nn.Parameter(torch.randn(config.d_ff, d) * d**-0.5)
         self.down = nn.Parameter(torch.zeros(d, config.d_ff))
@@ -131,6 +135,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, rotation: Tensor, mask: Tensor) -> Tensor:
         """x: [B, T, d] residual stream."""
+        if self.n_head:
+            x = self.attend(x, rotation, mask)
+        return self.transform(x) if self.d_ff else x
+
+    def attend(self, x: Tensor, rotation: Tensor, mask: Tensor) -> Tensor:
         B, T, d = x.shape
         cos, sin = rotation[:, :T]
         h = F.rms_norm(x, (d,))
@@ -140,17 +149,29 @@ class Block(nn.Module):
         k = shift_keys(rotate(F.rms_norm(k, (HEAD_SIZE,)), cos, sin))
         y = windowed_attention(q, k, v, mask, self.window)
         y = y.transpose(1, 2).reshape(B, T, -1)
-        x = x + F.linear(y, self.o)
-        r = F.rms_norm(x, (d,))
+        if self.seen is not None:
+            self.seen.update(v=v, o=y, qkv=h)
+        return x + F.linear(y, self.o)
+
+    def transform(self, x: Tensor) -> Tensor:
+        r = F.rms_norm(x, (x.size(-1),))
         u = F.linear(r, self.up)
         if self.seen is not None:
-            self.seen.update(v=v, o=y, u=u, qkv=h, up=r)
+            self.seen.update(u=u, up=r)
         return x + F.linear(F.relu(u).square(), self.down)
 
     def forward_quantized(self, x: Tensor, rotation: Tensor, mask: Tensor) -> Tensor:
-        """x: [B, T, d] residual stream, integers. The scales are those of `Block.export`."""
-        B, T, d = x.shape
+        """x: [B, T, d] residual stream, integers."""
         s = self.multipliers()
+        if self.n_head:
+            x = self.attend_quantized(x, rotation, mask, s)
+        if self.d_ff:
+            u = round_clamp(integer_linear(norm(x, self.up_gain), self.up / self.up_gain)[0], s["up"], 0, 255)
+            x = add(x, integer_linear(square_quantized(u), self.down, unsigned=True)[0], s["down"])
+        return x
+
+    def attend_quantized(self, x: Tensor, rotation: Tensor, mask: Tensor, s: dict[str, Tensor]) -> Tensor:
+        B, T, _ = x.shape
         h = norm(x, self.qkv_gain)
         q = round_clamp(integer_linear(h, self.q / self.qkv_gain)[0], s["q"], -32767, 32767)
         kv = integer_linear(h, self.kv / self.qkv_gain)[0]
@@ -160,10 +181,7 @@ class Block(nn.Module):
         k = shift_keys(rotate_quantized(k, rotation[:, :T]))
         y = integer_attention(q, k, v, self.gain, s["attn"], mask)
         y = y.transpose(1, 2).reshape(B, T, -1)
-        x = add(x, integer_linear(y, self.o)[0], s["o"])
-        u = round_clamp(integer_linear(norm(x, self.up_gain), self.up / self.up_gain)[0], s["up"], 0, 255)
-        a = square_quantized(u)
-        return add(x, integer_linear(a, self.down, unsigned=True)[0], s["down"])
+        return add(x, integer_linear(y, self.o)[0], s["o"])
 
     def matrices(self) -> dict[str, Tensor]:
         """What is quantized: the gains of the channels read are taken back here."""
@@ -173,7 +191,7 @@ class Block(nn.Module):
     def multipliers(self) -> dict[str, Tensor]:
         """float32 factors from accumulators to the next integers."""
         scale = {n: quantize_weight(w)[1] for n, w in self.matrices().items()}
-        k, v = scale["kv"].split(HEAD_SIZE)
+        k, v = scale["kv"].tensor_split([HEAD_SIZE])
         return {
             "q": scale["q"] * (RESIDUAL / NORM),
             "kv": torch.cat([k * (RESIDUAL / NORM), v * (127 / NORM) / self.clip_v]),
@@ -288,7 +306,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.embed = nn.Parameter(torch.randn(config.vocab_size, config.d_model))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.blocks = nn.ModuleList(Block(config.d_model, layer) for layer in config.layers)
         self.head = nn.Parameter(torch.zeros(config.vocab_size, config.d_model))
         self.register_buffer("head_gain", torch.ones(config.d_model))
         self.seen: dict[str, Tensor] | None = None  # filled while calibrating
@@ -297,16 +315,16 @@ class Transformer(nn.Module):
     def forward(self, ids: Tensor, quantized: bool = False) -> Tensor:
         """Natural logits float [B, T, V] for ids [B, T]."""
         T, d = ids.size(1), self.config.d_model
-        mask = window_mask(T, self.config.window, ids.device)
+        masks = {block.window: window_mask(T, block.window, ids.device) for block in self.blocks}
         x = F.rms_norm(F.embedding(ids, self.embed), (d,))
         if quantized:
             x = round_clamp(x, float(NORM), -127, 127) * (RESIDUAL // NORM)
             for block in self.blocks:
-                x = block.forward_quantized(x, self.rotation, mask)
+                x = block.forward_quantized(x, self.rotation, masks[block.window])
             acc, scale = integer_linear(norm(x, self.head_gain), self.head / self.head_gain)
             return round_clamp(acc, scale * self.head_factor, -32767, 32767) * (math.log(2) / LOG2)
         for block in self.blocks:
-            x = block(x, self.rotation.to(x.dtype), mask)
+            x = block(x, self.rotation.to(x.dtype), masks[block.window])
         x = F.rms_norm(x, (d,))
         if self.seen is not None:
             self.seen["head"] = x
@@ -349,11 +367,12 @@ class Transformer(nn.Module):
         self.head_gain.copy_(channel_gain(self.seen["head"]))
         self.seen = None
         for block in self.blocks:
-            for name, clip in (("v", block.clip_v), ("o", block.clip_o), ("u", block.clip_u)):
-                magnitude = block.seen[name].float().abs().flatten().sort().values
-                clip.fill_(1.1 * float(magnitude[int(0.9999 * (len(magnitude) - 1))]))
-            block.qkv_gain.copy_(channel_gain(block.seen["qkv"]))
-            block.up_gain.copy_(channel_gain(block.seen["up"]))
+            for name in block.seen:
+                if name in ("qkv", "up"):
+                    getattr(block, f"{name}_gain").copy_(channel_gain(block.seen[name]))
+                else:
+                    magnitude = block.seen[name].float().abs().flatten().sort().values
+                    getattr(block, f"clip_{name}").fill_(1.1 * float(magnitude[int(0.9999 * (len(magnitude) - 1))]))
             block.seen = None
 
     def prepare(self, ids: Tensor) -> None:

@@ -103,13 +103,13 @@ def train(
     model = Transformer(recipe.model).to(device)
     if teacher is not None:
         teacher = teacher.to(device).requires_grad_(False)
-    matrices = [p for b in model.blocks for p in (b.q, b.kv, b.o, b.up, b.down)]
+    matrices = [p for b in model.blocks for p in (b.q, b.kv, b.o, b.up, b.down) if p.numel()]
     muon = Muon(matrices, recipe.muon_lr, weight_decay=recipe.weight_decay)
     adam = torch.optim.AdamW(
         [
             {"params": [model.embed], "lr": recipe.embed_lr},
             {"params": [model.head], "lr": recipe.head_lr},
-            {"params": [b.gain for b in model.blocks], "lr": 0.003},
+            {"params": [b.gain for b in model.blocks if b.n_head], "lr": 0.003},
         ],
         betas=(0.8, 0.95), eps=1e-10, weight_decay=0.0,
     )  # fmt: skip
@@ -208,7 +208,7 @@ def train(
             loss = mixture.nats(logits, decisions.to(device)).mean()
         loss.backward()
         if world > 1:
-            for p in model.parameters():
+            for p in (p for p in model.parameters() if p.numel()):
                 dist.all_reduce(p.grad, op=dist.ReduceOp.AVG)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         muon.step()
@@ -252,10 +252,17 @@ def trained(checkpoint: Path, ids: Path) -> tuple[Transformer, Recipe, dict[str,
 
 def mean(weights: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Of models of one shape: between two ends of one training there is often a better one (Izmailov et al. 2018,
-    "Averaging weights leads to wider optima and better generalization"). Raises ValueError."""
-    if any({n: w.shape for n, w in one.items()} != {n: w.shape for n, w in weights[0].items()} for one in weights):
+    "Averaging weights leads to wider optima and better generalization"). What one of them lacks the mean lacks. Raises ValueError."""
+    names, result = weights[0].keys(), {}
+    if any(one.keys() != names for one in weights):
         raise ValueError("the checkpoints are of models of different shapes")
-    return {name: torch.stack([one[name] for one in weights]).mean(0) for name in weights[0]}
+    for name in names:
+        values = [one[name] for one in weights]
+        lacking = [w for w in values if not w.numel()]
+        if not lacking and any(w.shape != values[0].shape for w in values):
+            raise ValueError("the checkpoints are of models of different shapes")
+        result[name] = lacking[0] if lacking else torch.stack(values).mean(0)
+    return result
 
 
 def cost(saved: dict[str, Any]) -> tuple[int, float]:
@@ -267,13 +274,14 @@ def cost(saved: dict[str, Any]) -> tuple[int, float]:
 
 @torch.no_grad()
 def grow(model: Transformer, weights: dict[str, Tensor]) -> None:
-    """Takes the float weights of a model of the same vocabulary that is larger in no dimension: the grown model starts
-    with its predictions (as in Net2Net, Chen et al. 2016). New layers, heads and columns of the MLP read with their
+    """Takes the float weights of a model of the same vocabulary that is larger in no dimension, but for attention and MLPs
+    that the new one lacks, which are left out: the grown model starts with the predictions of the rest (as in Net2Net, Chen et al. 2016). New layers, heads and columns of the MLP read with their
     first weights and write nothing; new channels hold nothing. A normalized vector is longer by the root of the widths'
     ratio for these zeros: the matrices that read it are made smaller by as much, those that add to it larger."""
     known = model.state_dict()
     calibration = ("clip_v", "clip_o", "clip_u", "qkv_gain", "up_gain", "head_gain")
     old = {name: w for name, w in weights.items() if not name.endswith(calibration)}
+    old = {name: w for name, w in old.items() if name not in known or known[name].numel()}
     if len(old["embed"]) != len(known["embed"]) or any(
         name not in known or any(n > m for n, m in zip(w.shape, known[name].shape, strict=True))
         for name, w in old.items()

@@ -253,9 +253,10 @@ int main(int argc, char **argv)
     }
     int32_t *n_case = take(file, 1, 4);
     for (int c = 0; c < *n_case; c++) {
-        int32_t *h = take(file, 9, 4);
-        Shape s = {h[0], h[1], h[2], h[3], h[4], h[5], h[6]};
-        size_t d = s.d_model, V = s.vocab_size, heads = (size_t)s.n_head * HEAD, rows = (size_t)h[7] * h[8];
+        int32_t *h = take(file, 6, 4);
+        Shape s = {h[0], h[1], h[2], h[3]};
+        size_t d = s.d_model, V = s.vocab_size, rows = (size_t)h[4] * h[5];
+        LayerShape *shapes = take(file, (size_t)s.n_layer * 3, 4);
         void *kept[18 + 12 * 64];
         int n = 0;
         Arrays a = {0};
@@ -267,17 +268,19 @@ int main(int argc, char **argv)
         a.embed = kept[n++] = take(file, V * d, 1);
         LayerArrays *layers = kept[n++] = need(s.n_layer * sizeof *layers);
         for (int i = 0; i < s.n_layer; i++) {
-            layers[i].qkv = kept[n++] = take(file, (heads + 2 * HEAD) * d, 1);
-            layers[i].qkv_scale = kept[n++] = take(file, heads + 2 * HEAD, 4);
-            layers[i].score = kept[n++] = take(file, s.n_head, 4);
+            LayerShape of = layers[i].shape = shapes[i];
+            size_t heads = (size_t)of.n_head * HEAD, qkv = heads ? heads + 2 * HEAD : 0;
+            layers[i].qkv = kept[n++] = take(file, qkv * d, 1);
+            layers[i].qkv_scale = kept[n++] = take(file, qkv, 4);
+            layers[i].score = kept[n++] = take(file, of.n_head, 4);
             float *attn_scale = kept[n++] = take(file, 1, 4);
             layers[i].attn_scale = *attn_scale;
             layers[i].o = kept[n++] = take(file, d * heads, 1);
-            layers[i].o_scale = kept[n++] = take(file, d, 4);
-            layers[i].up = kept[n++] = take(file, s.d_ff * d, 1);
-            layers[i].up_scale = kept[n++] = take(file, s.d_ff, 4);
-            layers[i].down = kept[n++] = take(file, d * s.d_ff, 1);
-            layers[i].down_scale = kept[n++] = take(file, d, 4);
+            layers[i].o_scale = kept[n++] = take(file, heads ? d : 0, 4);
+            layers[i].up = kept[n++] = take(file, of.d_ff * d, 1);
+            layers[i].up_scale = kept[n++] = take(file, of.d_ff, 4);
+            layers[i].down = kept[n++] = take(file, d * of.d_ff, 1);
+            layers[i].down_scale = kept[n++] = take(file, of.d_ff ? d : 0, 4);
             layers[i].qkv_gain = kept[n++] = take(file, d, 4);
             layers[i].up_gain = kept[n++] = take(file, d, 4);
         }
@@ -305,10 +308,11 @@ int main(int argc, char **argv)
                 test_cumulate(*k, a.exp24);
             }
             for (int threads = 1; threads <= 3; threads += 2)
-                test_model(*k, &s, &a, threads, tokens, h[7], h[8], logits, base, local, features);
+                test_model(*k, &s, &a, threads, tokens, h[4], h[5], logits, base, local, features);
         }
         while (n > 0)
             lmc_free(kept[--n]);
+        lmc_free(shapes);
         lmc_free(h);
     }
     lmc_free(n_case);

@@ -30,9 +30,8 @@ def main(path: str) -> None:
         logits = engine.run(engine.start(len(tokens)), tokens)
         said = engine.distribution(engine.start(len(tokens)), tokens)
         c = model.config
-        parts.append(
-            np.array([c.vocab_size, c.d_model, c.n_layer, c.n_head, c.d_ff, c.window, PERIOD, *tokens.shape], "<i4")
-        )
+        parts.append(np.array([c.vocab_size, c.d_model, c.n_layer, PERIOD, *tokens.shape], "<i4"))
+        parts.append(np.array(c.layers, "<i4"))
         parts += [reference.COS.astype("<i2"), reference.SIN.astype("<i2"), np.array(TURNS, "<i4")]
         parts += [reference.EXP14.astype("<i4"), reference.EXP24.astype("<i4"), model.embed]
         for layer in model.layers:
