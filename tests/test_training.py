@@ -137,9 +137,13 @@ def test_what_a_model_lacks_is_left_out_of_what_it_begins_with() -> None:
     with torch.no_grad():
         expected = whole(tokens)
         assert expected.std() > 0.1 and torch.equal(cut(tokens), expected)
-    half = mean([whole.state_dict(), {name: 3 * w for name, w in cut.state_dict().items()}])
-    assert {n: w.shape for n, w in half.items()} == {n: w.shape for n, w in cut.state_dict().items()}
-    assert torch.equal(half["blocks.1.up"], 2 * cut.blocks[1].up) and half["blocks.1.q"].numel() == 0
+    with torch.no_grad():
+        whole.blocks[1].o.fill_(3.0)
+    third = mean([whole.state_dict(), *[{name: 4 * w for name, w in cut.state_dict().items()}] * 2])
+    assert {n: w.shape for n, w in third.items()} == {n: w.shape for n, w in whole.state_dict().items()}
+    assert torch.allclose(third["blocks.1.up"], 3 * cut.blocks[1].up)
+    assert torch.allclose(third["blocks.1.o"], torch.ones(())) and torch.equal(third["blocks.1.q"], whole.blocks[1].q)
+    assert torch.equal(mean([cut.state_dict()] * 2)["blocks.1.q"], cut.blocks[1].q)
     with pytest.raises(ValueError, match="different shapes"):
         mean([whole.state_dict(), Transformer(ModelConfig(**{**shape, "d_model": 128})).state_dict()])
 

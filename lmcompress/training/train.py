@@ -252,16 +252,16 @@ def trained(checkpoint: Path, ids: Path) -> tuple[Transformer, Recipe, dict[str,
 
 def mean(weights: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Of models of one shape: between two ends of one training there is often a better one (Izmailov et al. 2018,
-    "Averaging weights leads to wider optima and better generalization"). What one of them lacks the mean lacks. Raises ValueError."""
-    names, result = weights[0].keys(), {}
-    if any(one.keys() != names for one in weights):
-        raise ValueError("the checkpoints are of models of different shapes")
-    for name in names:
-        values = [one[name] for one in weights]
-        lacking = [w for w in values if not w.numel()]
-        if not lacking and any(w.shape != values[0].shape for w in values):
+    "Averaging weights leads to wider optima and better generalization"). An attention or MLP
+    that one of them lacks is as one that writes nothing. Raises ValueError."""
+    result = {}
+    for name in weights[0]:
+        values = [one[name] for one in weights if name in one]
+        there = [w for w in values if w.numel()] or values[:1]
+        if any(one.keys() != weights[0].keys() for one in weights) or any(w.shape != there[0].shape for w in there):
             raise ValueError("the checkpoints are of models of different shapes")
-        result[name] = lacking[0] if lacking else torch.stack(values).mean(0)
+        written = len(there) / len(weights) if name.rsplit(".", 1)[-1] in ("o", "down") else 1.0
+        result[name] = torch.stack(there).mean(0) * written
     return result
 
 
