@@ -231,7 +231,9 @@ def _check_config(c: ModelConfig) -> None:
     if not (c.d_model % 64 == 0 and 64 <= c.d_model <= 2048):
         raise UnsupportedError("the model's width is out of bounds")
     for layer in c.layers:
-        if not (layer.d_ff % 64 == 0 and 0 <= layer.d_ff <= 8192 and 0 <= layer.n_head <= 32 and 1 <= layer.window <= 1024):
+        if not (
+            layer.d_ff % 64 == 0 and 0 <= layer.d_ff <= 8192 and 0 <= layer.n_head <= 32 and 1 <= layer.window <= 1024
+        ):
             raise UnsupportedError("a layer's heads, columns or window are out of bounds")
 
 

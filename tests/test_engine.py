@@ -33,7 +33,9 @@ SHAPES = [
     ModelConfig(vocab_size=352, d_model=192, n_layer=3, n_head=1, d_ff=320, window=16),
     ModelConfig(vocab_size=256, d_model=64, n_layer=1, n_head=7, d_ff=64, window=1),
     ModelConfig(vocab_size=256, d_model=64, n_layer=1, n_head=11, d_ff=64, window=150),
-    ModelConfig(vocab_size=256, d_model=64, n_layer=4, n_head=(2, 0, 3, 1), d_ff=(0, 192, 64, 0), window=(24, 1, 70, 5)),
+    ModelConfig(
+        vocab_size=256, d_model=64, n_layer=4, n_head=(2, 0, 3, 1), d_ff=(0, 192, 64, 0), window=(24, 1, 70, 5)
+    ),
 ]
 
 
@@ -263,7 +265,9 @@ def test_models_out_of_bounds(fields: dict[str, float]) -> None:
         native.Engine(changed(random_model(), **fields))
 
 
-@pytest.mark.parametrize("layer", [(-1, 192, 24), (33, 192, 24), (2, -64, 24), (2, 100, 24), (2, 192, 0), (2, 192, 1025)])
+@pytest.mark.parametrize(
+    "layer", [(-1, 192, 24), (33, 192, 24), (2, -64, 24), (2, 100, 24), (2, 192, 0), (2, 192, 1025)]
+)
 def test_layers_out_of_bounds(layer: tuple[int, int, int]) -> None:
     model = random_model()
     shape = dict(zip(("n_head", "d_ff", "window"), zip((2, 192, 24), layer, strict=True), strict=True))

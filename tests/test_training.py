@@ -125,7 +125,9 @@ def test_what_a_model_lacks_is_left_out_of_what_it_begins_with() -> None:
     """A layer without attention and one without an MLP have the predictions of whole ones that write nothing."""
     torch.manual_seed(0)
     shape = {**TOY["model"], "n_layer": 2, "n_head": 2}
-    whole, cut = (Transformer(ModelConfig(**{**shape, **change})) for change in ({}, {"n_head": [2, 0], "d_ff": [0, 64]}))
+    whole, cut = (
+        Transformer(ModelConfig(**{**shape, **change})) for change in ({}, {"n_head": [2, 0], "d_ff": [0, 64]})
+    )
     with torch.no_grad():
         for p in whole.parameters():
             p.add_(0.1 * torch.randn_like(p))

@@ -25,7 +25,18 @@ CASES: list[dict[str, Any]] = [
             (TINY, 3, 60),
             (ModelConfig(vocab_size=288, d_model=128, n_layer=1, n_head=3, d_ff=64, window=20), 2, 50),
             (ModelConfig(vocab_size=512, d_model=192, n_layer=3, n_head=1, d_ff=320, window=16), 2, 40),
-            (ModelConfig(vocab_size=256, d_model=64, n_layer=4, n_head=(2, 0, 3, 1), d_ff=(0, 192, 64, 0), window=(24, 1, 70, 5)), 2, 80),
+            (
+                ModelConfig(
+                    vocab_size=256,
+                    d_model=64,
+                    n_layer=4,
+                    n_head=(2, 0, 3, 1),
+                    d_ff=(0, 192, 64, 0),
+                    window=(24, 1, 70, 5),
+                ),
+                2,
+                80,
+            ),
         ]
     )
 ]
