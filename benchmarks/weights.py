@@ -109,13 +109,15 @@ def variants(model: Transformer) -> Iterator[tuple[str, Transformer, int]]:
             block.up.data, block.down.data = block.up.data[kept], block.down.data[:, kept]
         yield f"MLP columns: {share:.0%} out", changed, 7
     for layer, shape in enumerate(model.config.layers):
-        for part in ("o", "down"):
+        for what, written, there in (("attention", "o", shape.n_head), ("MLP", "down", shape.d_ff)):
+            if there:
+                changed = deepcopy(model)
+                getattr(changed.blocks[layer], written).data.zero_()
+                yield f"layer {layer}: {what} out", changed, 7
+        if shape.n_head and shape.window > SHORT:
             changed = deepcopy(model)
-            getattr(changed.blocks[layer], part).data.zero_()
-            yield f"layer {layer}: {'attention' if part == 'o' else 'MLP'} out", changed, 7
-        changed = deepcopy(model)
-        changed.blocks[layer].window = SHORT
-        yield f"layer {layer}: window of {SHORT}", changed, 7
+            changed.blocks[layer].window = SHORT
+            yield f"layer {layer}: window of {SHORT}", changed, 7
         for head in range(shape.n_head):
             changed = deepcopy(model)
             components = slice(head * HEAD_SIZE, (head + 1) * HEAD_SIZE)

@@ -460,8 +460,11 @@ def test_comparisons_and_what_can_be_taken_out(pool, tmp_path, monkeypatch):
     checkpoint = next((out / "runs").glob("*/checkpoint.pt"))
     run = json.loads(compare.torch.load(checkpoint, weights_only=True)["recipe"])
     ids = out / f"pieces-{run['model']['vocab_size']}" / "ids"
+    monkeypatch.setattr(weights, "SHORT", 8)
     names, bits, _, size = ([*column.cells] for column in weights.shrink_table(checkpoint, ids, 64).columns)
-    assert names[0] == "as it is" and names[1:6] == [f"{n} bits" for n in weights.BITS] and len(names) == 10
+    assert names[0] == "as it is" and names[1:6] == [f"{n} bits" for n in weights.BITS]
+    parts = ["attention out", "MLP out", "window of 8", "head 0 out"]
+    assert names[9:] == [f"layer 0: {part}" for part in parts] and bits[9] == bits[12], "it has one head"
     assert abs(float(bits[1]) - float(bits[0])) < 0.1
     sizes = [int(s.replace(",", "")) for s in size]
     assert sizes[1] > sizes[2] > sizes[3] > sizes[4] > sizes[5] and sizes[0] == sizes[2] > sizes[6] > sizes[8]
