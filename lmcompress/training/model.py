@@ -315,7 +315,7 @@ class Transformer(nn.Module):
     def forward(self, ids: Tensor, quantized: bool = False) -> Tensor:
         """Natural logits float [B, T, V] for ids [B, T]."""
         T, d = ids.size(1), self.config.d_model
-        masks = {block.window: window_mask(T, block.window, ids.device) for block in self.blocks}
+        masks = {window: window_mask(T, window, ids.device) for window in {block.window for block in self.blocks}}
         x = F.rms_norm(F.embedding(ids, self.embed), (d,))
         if quantized:
             x = round_clamp(x, float(NORM), -127, 127) * (RESIDUAL // NORM)

@@ -254,12 +254,15 @@ def mean(weights: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Of models of one shape: between two ends of one training there is often a better one (Izmailov et al. 2018,
     "Averaging weights leads to wider optima and better generalization"). An attention or MLP
     that one of them lacks is as one that writes nothing. Raises ValueError."""
+    different = ValueError("the checkpoints are of models of different shapes")
+    if any(one.keys() != weights[0].keys() for one in weights):
+        raise different
     result = {}
     for name in weights[0]:
-        values = [one[name] for one in weights if name in one]
+        values = [one[name] for one in weights]
         there = [w for w in values if w.numel()] or values[:1]
-        if any(one.keys() != weights[0].keys() for one in weights) or any(w.shape != there[0].shape for w in there):
-            raise ValueError("the checkpoints are of models of different shapes")
+        if any(w.shape != there[0].shape for w in there):
+            raise different
         written = len(there) / len(weights) if name.rsplit(".", 1)[-1] in ("o", "down") else 1.0
         result[name] = torch.stack(there).mean(0) * written
     return result
