@@ -319,20 +319,19 @@ class LMCompress(Codec):
 
     def module_version(self) -> str:
         modelfile = importlib.import_module("lmcompress.modelfile")
-        digest = self.file.read_bytes()[-modelfile.DIGEST_SIZE :]
+        digest = self.files[0].read_bytes()[-modelfile.DIGEST_SIZE :]
         return f"{importlib.import_module('lmcompress').__version__}, model {digest.hex()[:8]}"
 
     @property
-    def file(self) -> Path:
+    def files(self) -> list[Path]:
         """The model's."""
-        methods = importlib.import_module("lmcompress.methods")
-        model = self.model or methods.LEVELS[self.level].model
-        shipped = Path(str(methods.__file__)).parent / "models" / f"{model}.lmm"
-        return shipped if shipped.exists() else Path(model)
+        level = importlib.import_module("lmcompress.methods").LEVELS[self.level]
+        files: list[Path] = importlib.import_module("lmcompress.modelfile").files(self.model or level.model)
+        return files
 
     @property
     def model_bytes(self) -> int:
-        return self.file.stat().st_size
+        return sum(path.stat().st_size for path in self.files)
 
     def encode(self, data: bytes) -> bytes:
         lmcompress = importlib.import_module("lmcompress")

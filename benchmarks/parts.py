@@ -65,15 +65,14 @@ def order_0(integers: np.ndarray) -> float:
 
 
 def model_table(name_or_path: str) -> Table:
-    """Bytes of a model's weights: as float32, as int8, their order-0 entropy by row; of its n-grams and its file."""
+    """Bytes of a model's weights: as float32, as int8, their order-0 entropy by row; of its n-grams and its files."""
     from lmcompress import modelfile
 
     model = modelfile.load(name_or_path)
     matrices = [model.embed, model.head]
     matrices += [getattr(layer, name) for layer in model.layers for name in ("qkv", "o", "up", "down")]
     n, entropy = sum(m.size for m in matrices), sum(map(order_0, matrices))
-    path = modelfile.SHIPPED / f"{name_or_path}{modelfile.SUFFIX}"
-    size = (path if path.is_file() else Path(name_or_path)).stat().st_size
-    table = Table("weights", "float32", "int8", "entropy of each matrix", "n-grams", "file")
+    size = sum(path.stat().st_size for path in modelfile.files(name_or_path))
+    table = Table("weights", "float32", "int8", "entropy of each matrix", "n-grams", "files")
     table.add_row(f"{n:,}", f"{4 * n:,}", f"{n:,}", f"{entropy:,.0f}", f"{model.ngrams.nbytes:,}", f"{size:,}")
     return table

@@ -52,7 +52,7 @@ __all__ = [
     "open",
     "recover",
 ]
-__version__ = "0.19.0"
+__version__ = "0.20.0"
 
 
 def __getattr__(name: str) -> Any:

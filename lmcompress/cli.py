@@ -707,13 +707,14 @@ def models(as_json: bool) -> None:
                 lanes = codec.most_lanes(config, BLOCK_SIZE, BLOCK_SIZE)
                 memory = LM_FIXED + codec.memory(config, model, BLOCK_SIZE)
                 levels.append({"level": n, "lanes": lanes, "memory": memory, **asdict(config)})
-        size = (modelfile.SHIPPED / f"{name}{modelfile.SUFFIX}").stat().st_size
+        files = modelfile.files(name)
         known = {k: model.card.get(k) for k in ("text", "tokens")}
         ngrams = int((model.ngrams[:, 0] > 0).sum())
         about = {
             "name": name,
             "sha256": model.digest.hex(),
-            "bytes": size,
+            "bytes": files[0].stat().st_size,
+            "files": [path.name for path in files],
             **known,
             **asdict(model.config),
             "longest_window": model.config.longest_window,
@@ -728,8 +729,9 @@ def models(as_json: bool) -> None:
         click.echo(
             f"  {e['n_layer']} layers of {e['d_model']}, {e['vocab_size']:,} pieces, sees at most {e['longest_window']} of them in a layer"
         )
+        beside = f" ({', '.join(e['files'][1:])})" if e["files"][1:] else ""
         click.echo(
-            f"  has read {e['tokens'] or 0:,} pieces of {e['text'] or 'some text'}; knows {e['ngrams']:,} n-grams"
+            f"  has read {e['tokens'] or 0:,} pieces of {e['text'] or 'some text'}; knows {e['ngrams']:,} n-grams{beside}"
         )
         click.echo("  level  network  mixer's tables  lanes  memory (lanes, memory: blocks of 8 MiB)")
         for n in e["levels"]:

@@ -1,10 +1,12 @@
 """A model on disk: configuration, vocabulary, integer weights; its digest is its identity.
 
-Knows: the file's layout, the bounds that weights must keep. Does not know: arithmetic, archives.
+Knows: the files' layout, the bounds that weights must keep. Does not know: arithmetic, archives.
 
-Layout: MAGIC, uint32 length of the header, the header (JSON: name, arithmetic, config, trees, ngrams, card), one zstd frame with
+Layout: MAGIC, uint32 length of the header, the header (JSON: name, arithmetic, config, trees, ngrams, table, card), one zstd frame with
 vocabulary, trees, every array in the order of `_shapes` and the n-grams, little-endian, row by row, and the SHA-256 of everything
 before it, which is the model's id. zstd's Huffman stage is within 1 % of an arithmetic coder on such weights (docs/LOG.md) and loads in milliseconds.
+Models of one vocabulary may have the same n-grams: these then lie in a file of their own, which `table` in the header names by its id:
+TABLE_MAGIC, zeros to the end of the line, the table line by line as it lies in memory, SHA-256 of everything before it.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import hashlib
 import json
 import os
 import struct
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,10 +36,13 @@ START = b"\0"  # the piece before a lane's first
 SINGLES = {bytes([i]) for i in range(256)}  # pieces of every vocabulary, so that nothing cannot be written
 SHIPPED = Path(__file__).parent / "models"
 SUFFIX = ".lmm"
+TABLE_MAGIC = b"\x89LMNGRAM"
+TABLE_SUFFIX = ".lmn"
 MAX_FILE = 1 << 30
 MAX_TREES = 64
 MAX_TRIE = 65534  # nodes below the root (segment.c)
 DIGEST_SIZE = 32
+LINE = 4 * WAYS  # bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +125,9 @@ def _shapes(c: ModelConfig) -> list[tuple[str, str, tuple[int, ...]]]:
     return [("embed", "|i1", (c.vocab_size, d)), *(array for shape in c.layers for array in layer(*shape)), *ends]
 
 
-def dumps(model: Model) -> bytes:
-    """The file's bytes. The same model gives the same bytes with the same version of zstandard."""
+def dumps(model: Model, table: bytes = b"") -> bytes:
+    """The file's bytes. The same model gives the same bytes with the same version of zstandard. `table`: the id of a file that
+    has its n-grams, which are then left out."""
     import zstandard
 
     arrays: dict[str, list[np.ndarray]] = {
@@ -139,7 +147,8 @@ def dumps(model: Model) -> bytes:
         if array.shape != shape:
             raise ValueError(f"{name} is {array.shape}, not {shape}")
         parts.append(array.astype(dtype).tobytes())
-    parts += [model.ngrams[:, i].astype("<u2").tobytes() for i in range(2)]  # keys, then tokens
+    if not table:
+        parts += [model.ngrams[:, i].astype("<u2").tobytes() for i in range(2)]  # keys, then tokens
     header = json.dumps(
         {
             "name": model.name,
@@ -147,16 +156,26 @@ def dumps(model: Model) -> bytes:
             "config": asdict(model.config),
             "trees": len(model.depths),
             "ngrams": len(model.ngrams),
+            **({"table": table.hex()} if table else {}),
             "card": model.card,
         }
     ).encode()
     body = zstandard.ZstdCompressor(level=3).compress(b"".join(parts))
-    content = MAGIC + struct.pack("<I", len(header)) + header + body
+    return _sealed(MAGIC + struct.pack("<I", len(header)) + header + body)
+
+
+def dumps_table(table: np.ndarray) -> bytes:
+    """The bytes of a file of n-grams, uint16 [N, 2, WAYS]; the last DIGEST_SIZE are its id."""
+    return _sealed(TABLE_MAGIC.ljust(LINE, b"\0") + table.astype("<u2").tobytes())
+
+
+def _sealed(content: bytes) -> bytes:
     return content + hashlib.sha256(content).digest()
 
 
-def loads(data: bytes) -> Model:
-    """The model in a file's bytes. Raises CorruptError where they are not one, UnsupportedError for another version."""
+def loads(data: bytes, folders: Sequence[Path] = (SHIPPED,)) -> Model:
+    """The model in a file's bytes; n-grams that it names are looked for in `folders`. Raises CorruptError where they are not
+    one, UnsupportedError for another version, MissingModelError where the n-grams are missing."""
     import zstandard
 
     if len(data) > MAX_FILE or not data.startswith(MAGIC) or len(data) < len(MAGIC) + 4 + DIGEST_SIZE:
@@ -170,6 +189,7 @@ def loads(data: bytes) -> Model:
         header = json.loads(bytes(content[len(MAGIC) + 4 : begin]))
         arithmetic, config, name = header["arithmetic"], ModelConfig(**header["config"]), str(header["name"])
         trees, lines = header.get("trees", 1), header.get("ngrams", 0)
+        named = bytes.fromhex(header.get("table", ""))
         if arithmetic != ARITHMETIC:
             raise UnsupportedError(f"model {name} needs arithmetic {arithmetic}; this is {ARITHMETIC}")
         _check_config(config)
@@ -180,7 +200,7 @@ def loads(data: bytes) -> Model:
         V = config.vocab_size
         shapes = _shapes(config)
         arrays_size = sum(np.dtype(t).itemsize * int(np.prod(s)) for _, t, s in shapes)
-        ngrams_size = 4 * WAYS * lines
+        ngrams_size = 0 if named else LINE * lines
         limit = arrays_size + ngrams_size + V * (MAX_PIECE + 3 + trees)
         body = zstandard.ZstdDecompressor().stream_reader(content[begin:]).read(limit + 1)
         lengths = np.frombuffer(body, np.uint8, V)
@@ -203,8 +223,11 @@ def loads(data: bytes) -> Model:
             offset += array.nbytes
             _check_array(field_name, array)
             fields.setdefault(field_name, []).append(array.astype(array.dtype.newbyteorder("=")))
-        keys, tokens = np.frombuffer(body, "<u2", 2 * WAYS * lines, offset).reshape(2, lines, WAYS)
-        if lines and tokens.max() >= V:
+        if named:
+            ngrams = load_table(named, folders)
+        else:
+            ngrams = table_of(*np.frombuffer(body, "<u2", 2 * WAYS * lines, offset).reshape(2, lines, WAYS))
+        if len(ngrams) != lines or (lines and ngrams[:, 1].max() >= V):
             raise CorruptError("damaged model file: n-grams")
     except (ValueError, TypeError, KeyError, RecursionError, zstandard.ZstdError) as error:
         raise CorruptError(f"damaged model file: {error}") from None
@@ -217,7 +240,7 @@ def loads(data: bytes) -> Model:
     card = header.get("card", {})
     if not isinstance(card, dict):
         raise CorruptError("damaged model file: card")
-    tokenizer, ngrams = Tokenizer(pieces, costs), table_of(keys, tokens)
+    tokenizer = Tokenizer(pieces, costs)
     return Model(name, config, tokenizer, depths, embed, layers, head, head_scale, head_gain, card, digest, ngrams)
 
 
@@ -252,15 +275,57 @@ def _check_array(name: str, array: np.ndarray) -> None:
         raise CorruptError(f"damaged model file: {name} out of bounds")
 
 
-def load(name_or_path: str | os.PathLike[str]) -> Model:
-    """See Model.load."""
-    name = os.fsdecode(name_or_path)
+def load_table(digest: bytes, folders: Sequence[Path] = (SHIPPED,)) -> np.ndarray:
+    """The n-grams with this id: uint16 [N, 2, WAYS], read only, in the file's own memory. Raises MissingModelError where none
+    of the folders has them, CorruptError."""
+    path = _ending(digest, TABLE_SUFFIX, folders)
+    if path is None:
+        raise MissingModelError(f"no n-grams with SHA-256 {digest.hex()}; their file belongs beside the model's")
+    data = np.memmap(path, np.uint8, "r")
+    content = data[:-DIGEST_SIZE]
+    if content.size % LINE or content[:LINE].tobytes() != TABLE_MAGIC.ljust(LINE, b"\0"):
+        raise CorruptError(f"{path.name} is no file of n-grams")
+    if hashlib.sha256(content.data).digest() != digest:
+        raise CorruptError(f"damaged n-grams: the SHA-256 of {path.name} does not fit")
+    table = content[LINE:].view("<u2").reshape(-1, 2, WAYS)
+    return np.asarray(table) if sys.byteorder == "little" else table_of(table[:, 0], table[:, 1])
+
+
+def _ending(digest: bytes, suffix: str, folders: Sequence[Path]) -> Path | None:
+    """The first file of that suffix that ends in its id."""
+    for folder in folders:
+        for path in sorted(folder.glob(f"*{suffix}")):
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - DIGEST_SIZE))
+                if file.read() == digest:
+                    return path
+    return None
+
+
+def _path_of(name: str) -> Path:
+    """The file of a shipped model's name or a path. Raises MissingModelError."""
     path = SHIPPED / f"{name}{SUFFIX}"
     if not path.is_file():
         path = Path(name)
     if not path.is_file():
         raise MissingModelError(f"no model {name}: neither shipped nor a file; shipped: {', '.join(shipped())}")
-    return loads(path.read_bytes())
+    return path
+
+
+def load(name_or_path: str | os.PathLike[str]) -> Model:
+    """See Model.load."""
+    path = _path_of(os.fsdecode(name_or_path))
+    return loads(path.read_bytes(), (path.parent, SHIPPED))
+
+
+def files(name_or_path: str | os.PathLike[str]) -> list[Path]:
+    """A model's file, and that of its n-grams where it names one. Raises MissingModelError."""
+    path = _path_of(os.fsdecode(name_or_path))
+    with path.open("rb") as file:
+        _, size = struct.unpack(f"<{len(MAGIC)}sI", file.read(len(MAGIC) + 4))
+        named = json.loads(file.read(size)).get("table", "")
+    table = _ending(bytes.fromhex(named), TABLE_SUFFIX, (path.parent, SHIPPED)) if named else None
+    return [path] if table is None else [path, table]
 
 
 def given(model: Model | str | os.PathLike[str]) -> Model:
@@ -275,9 +340,7 @@ def shipped() -> list[str]:
 
 def find(digest: bytes) -> Model:
     """The shipped model with this SHA-256. Raises MissingModelError where there is none."""
-    for name in shipped():
-        with (SHIPPED / f"{name}{SUFFIX}").open("rb") as file:
-            file.seek(-DIGEST_SIZE, os.SEEK_END)
-            if file.read() == digest:
-                return load(name)
-    raise MissingModelError(f"no model with SHA-256 {digest.hex()}; give its file with --model")
+    path = _ending(digest, SUFFIX, (SHIPPED,))
+    if path is None:
+        raise MissingModelError(f"no model with SHA-256 {digest.hex()}; give its file with --model")
+    return load(path)

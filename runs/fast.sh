@@ -7,7 +7,7 @@
 #   torchrun --nproc_per_node=8 -m lmcompress.training.cli ... (same options)
 # At last the same a third time, from the integers and half and half, and a fourth, in another shape (docs/LOG.md); then its
 # n-grams are counted. The folder has the pool's shards and those of corpora/debian.py, which only the last four runs and the
-# n-grams of the shipped model have read. The model is OUT/fast.lmm.
+# n-grams of the shipped model have read. The model is OUT/fast.lmm with OUT/ngrams.lmn.
 set -eu
 data=$(realpath "$1") out=$(realpath -m "$2") init=()
 cd "$(dirname "$0")/.."
@@ -21,4 +21,4 @@ for run in fast fast-2 fast-3 fast-4 fast-5 fast-6 fast-7 fast-8 fast-9; do
         *) init+=(--init "$end" --init "$end") ;;
     esac
 done
-python -m lmcompress.training.ngrams --data "$data" --lines 262144 "$model" "$out/fast.lmm"
+python -m lmcompress.training.ngrams --data "$data" --lines 524288 --table "$out/ngrams.lmn" "$model" "$out/fast.lmm"

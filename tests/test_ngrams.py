@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 import lmcompress
 from lmcompress import modelfile
-from lmcompress.errors import CorruptError
+from lmcompress.errors import CorruptError, MissingModelError
 from lmcompress.mixer.reference import hash64
 from lmcompress.ngrams import CHECK, CLASSES, NONE, ORDERS, WAYS, find, line_of, table_of
 from lmcompress.training import data, ngrams
@@ -163,6 +163,47 @@ def test_a_model_gets_n_grams(tmp_path: Path) -> None:
             lmcompress.decompress(archive, model=before)
 
 
+def test_models_share_n_grams(tmp_path: Path) -> None:
+    """A file of n-grams, named by a model's own."""
+    toy, table = ROOT / "tests" / "golden" / "toy.lmm", tmp_path / "some" / "words.lmn"
+    table.parent.mkdir()
+    paths = [table.with_name(name) for name in ("one.lmm", "two.lmm")]
+    for path, text in zip(paths, (SAMPLES, tmp_path / "some"), strict=True):  # the second time nothing is counted
+        arguments = ["--data", str(text), "--lines", "100", "--table", str(table), str(toy), str(path)]
+        result = CliRunner().invoke(ngrams.main, arguments)
+        assert result.exit_code == 0, result.output
+    one, two = map(modelfile.load, paths)
+    assert paths[0].stat().st_size < toy.stat().st_size + 200 and modelfile.files(paths[0]) == [paths[0], table]
+    assert modelfile.files(toy) == [toy]
+    assert one.digest == two.digest and one.ngrams.shape == (100, 2, WAYS) and (one.ngrams[:, 0] > 0).any()
+    assert one.ngrams.ctypes.data % 64 == 0  # a line of the table is one of the cache
+    own = modelfile.loads(modelfile.dumps(one))
+    assert np.array_equal(own.ngrams, one.ngrams) and own.digest != one.digest
+
+    text = (SAMPLES / "german_novel.txt").read_bytes()[:20_000]
+    for level in (1, 5):
+        archive = lmcompress.compress(text, level, model=paths[0])
+        assert lmcompress.decompress(archive, model=paths[1]) == text
+        assert len(archive) == len(lmcompress.compress(text, level, model=own))
+
+    whole = table.read_bytes()
+    with pytest.raises(MissingModelError, match=whole[-32:].hex()):
+        modelfile.loads(paths[0].read_bytes())
+    for damaged, error in (
+        (whole[:-32], MissingModelError),
+        (whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:], CorruptError),
+        (whole[:-33] + whole[-32:], CorruptError),
+        (whole[:5] + b"?" + whole[6:], CorruptError),
+        (whole[-32:], CorruptError),
+    ):
+        table.unlink()  # `one` still has the file in its memory
+        table.write_bytes(damaged)
+        with pytest.raises(error):
+            modelfile.load(paths[0])
+    table.write_bytes(whole)
+    assert np.array_equal(modelfile.load(paths[0]).ngrams, one.ngrams)
+
+
 def test_text_that_has_been_counted_costs_less(tmp_path: Path) -> None:
     documents = folder(tmp_path, 120)
     model = random_model()
@@ -172,7 +213,16 @@ def test_text_that_has_been_counted_costs_less(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"ngrams": -1}, {"ngrams": 1 << 23}, {"ngrams": 2}, {"ngrams": "1"}, {"ngrams": 1.0}]
+    "change",
+    [
+        {"ngrams": -1},
+        {"ngrams": 1 << 23},
+        {"ngrams": 2},
+        {"ngrams": "1"},
+        {"ngrams": 1.0},
+        {"table": 5},
+        {"table": "x"},
+    ],
 )
 def test_impossible_tables_are_refused(change: dict[str, object]) -> None:
     model = random_model()

@@ -1,6 +1,6 @@
 """The n-grams of a model: what follows a few tokens in the text that it was trained on.
 
-    python -m lmcompress.training.ngrams --data FOLDER --lines N MODEL OUT
+    python -m lmcompress.training.ngrams --data FOLDER --lines N [--table FILE] MODEL OUT
 
 Knows: text by category, tokens, models' tables of n-grams. Does not know: weights.
 For each context of lmcompress/ngrams.py's ORDERS the most frequent next token is counted, in documents, not in places: what one
@@ -153,20 +153,41 @@ def learn(text: Text, n_lines: int) -> np.ndarray:
               help="The folder of text that the model was trained on.")  # fmt: skip
 @click.option("--lines", type=click.IntRange(0, MAX_LINES), default=1 << 17, show_default=True,
               help="Of the table, 64 bytes each.")  # fmt: skip
+@click.option("--table", type=click.Path(dir_okay=False, path_type=Path), default=None,
+              help="A file of n-grams that OUT names instead of having them itself, so that models of one vocabulary share "
+                   "them; written if it is not there.")  # fmt: skip
 @click.argument("model")
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
-def main(source: Path, lines: int, model: str, out: Path) -> None:
+def main(source: Path, lines: int, table: Path | None, model: str, out: Path) -> None:
     """Give a model a table of n-grams: MODEL is a shipped one's name or a file, OUT the file to write."""
     try:
         loaded = modelfile.load(model)
     except (OSError, LMCompressError) as error:
         raise click.ClickException(f"{model}: {error}") from None
-    text = read(source, loaded)
+    digest = b""
+    try:
+        if table is not None and table.exists():
+            digest = table.read_bytes()[-modelfile.DIGEST_SIZE :]
+            found = modelfile.load_table(digest, [table.parent])
+        else:
+            found = counted(source, loaded, lines)
+            if table is not None:
+                data = modelfile.dumps_table(found)
+                table.write_bytes(data)
+                digest = data[-modelfile.DIGEST_SIZE :]
+        out.write_bytes(modelfile.dumps(replace(loaded, ngrams=found), digest))
+    except (OSError, LMCompressError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def counted(source: Path, model: Model, lines: int) -> np.ndarray:
+    """A table of a folder's text. Raises click.ClickException."""
+    text = read(source, model)
     if not len(text.ids):
         raise click.ClickException(f"{source} has no text to train on")
     table = learn(text, lines)
     click.echo(f"{len(text.ids)} tokens, {(table[:, 0] > 0).sum()} n-grams in {table.nbytes} bytes")
-    out.write_bytes(modelfile.dumps(replace(loaded, ngrams=table)))
+    return table
 
 
 if __name__ == "__main__":
