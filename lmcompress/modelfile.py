@@ -26,7 +26,7 @@ import numpy as np
 
 from lmcompress.config import HEAD_SIZE, ModelConfig
 from lmcompress.errors import CorruptError, MissingModelError, UnsupportedError
-from lmcompress.ngrams import MAX_LINES, NONE, WAYS, table_of
+from lmcompress.ngrams import MAX_LINES, NONE, WAYS, aligned, table_of
 from lmcompress.tokenizer import MAX_PIECE, Tokenizer
 
 MAGIC = b"\x89LMMODEL"
@@ -276,19 +276,20 @@ def _check_array(name: str, array: np.ndarray) -> None:
 
 
 def load_table(digest: bytes, folders: Sequence[Path] = (SHIPPED,)) -> np.ndarray:
-    """The n-grams with this id: uint16 [N, 2, WAYS], read only, in the file's own memory. Raises MissingModelError where none
-    of the folders has them, CorruptError."""
+    """The n-grams with this id: uint16 [N, 2, WAYS]. Raises MissingModelError where none of the folders has them, CorruptError."""
     path = _ending(digest, TABLE_SUFFIX, folders)
     if path is None:
         raise MissingModelError(f"no n-grams with SHA-256 {digest.hex()}; their file belongs beside the model's")
-    data = np.memmap(path, np.uint8, "r")
+    data = aligned(min(path.stat().st_size, MAX_FILE))  # in memory: a mapped file may change after it has been checked
+    with path.open("rb") as file:
+        file.readinto(data.data)
     content = data[:-DIGEST_SIZE]
     if content.size % LINE or content[:LINE].tobytes() != TABLE_MAGIC.ljust(LINE, b"\0"):
         raise CorruptError(f"{path.name} is no file of n-grams")
     if hashlib.sha256(content.data).digest() != digest:
         raise CorruptError(f"damaged n-grams: the SHA-256 of {path.name} does not fit")
     table = content[LINE:].view("<u2").reshape(-1, 2, WAYS)
-    return np.asarray(table) if sys.byteorder == "little" else table_of(table[:, 0], table[:, 1])
+    return table if sys.byteorder == "little" else table_of(table[:, 0], table[:, 1])
 
 
 def _ending(digest: bytes, suffix: str, folders: Sequence[Path]) -> Path | None:

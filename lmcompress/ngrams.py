@@ -15,11 +15,16 @@ MAX_LINES = 1 << 22
 NONE = np.empty((0, 2, WAYS), np.uint16)  # a table with nothing in it
 
 
+def aligned(size: int) -> np.ndarray:
+    """uint8 [size], not initialized, that begins with a cache line."""
+    memory = np.empty(size + 63, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size]
+
+
 def table_of(keys: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """uint16 [N, 2, WAYS], each line one cache line, of keys and tokens, [N, WAYS] each."""
-    memory = np.empty(4 * WAYS * len(keys) + 63, np.uint8)
-    start = -memory.ctypes.data % 64
-    table = memory[start : start + 4 * WAYS * len(keys)].view(np.uint16).reshape(len(keys), 2, WAYS)
+    table = aligned(4 * WAYS * len(keys)).view(np.uint16).reshape(len(keys), 2, WAYS)
     table[:, 0], table[:, 1] = keys, tokens
     return table
 

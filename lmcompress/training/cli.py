@@ -77,10 +77,8 @@ def train(
     start = None
     if init:
         pieces, start = start_of(init)
-        try:
-            grow(
-                Transformer(recipe.model), start.weights, recipe.copies
-            )  # whether it can, before the text is cut into pieces
+        try:  # whether it can, before the text is cut into pieces
+            grow(Transformer(recipe.model), start.weights, recipe.copies)
         except ValueError as error:
             raise click.UsageError(f"{', '.join(init)}: {error}") from None
         if pieces is not None:
