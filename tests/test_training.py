@@ -121,27 +121,6 @@ def test_grown_model_starts_with_the_predictions_of_the_smaller(
         grow(small, large.state_dict())
 
 
-def test_copies_of_layers_write_nothing_at_first() -> None:
-    torch.manual_seed(0)
-    shape = {**TOY["model"], "n_head": 2}
-    small, large = (
-        Transformer(ModelConfig(**{**shape, **change})) for change in ({"n_layer": 2}, {"n_layer": 4, "window": 16})
-    )
-    with torch.no_grad():
-        for p in small.parameters():
-            p.add_(0.1 * torch.randn_like(p))
-    grow(large, small.state_dict(), [0, 1, 0, 1])
-    tokens = torch.randint(0, 256, (2, 16))  # as many as the shortest window
-    with torch.no_grad():
-        expected = small(tokens)
-        assert expected.abs().max() > 0.1 and torch.allclose(large(tokens), expected, atol=1e-6)
-    first, again = large.blocks[1], large.blocks[3]
-    assert torch.equal(first.q, again.q) and torch.equal(first.up, again.up) and first.o.any() and not again.o.any()
-    for copies in ([0, 1], [0, 1, 1, 2]):
-        with pytest.raises(ValueError, match="layer"):
-            grow(large, small.state_dict(), copies)
-
-
 def test_what_a_model_lacks_is_left_out_of_what_it_begins_with() -> None:
     """A layer without attention and one without an MLP have the predictions of whole ones that write nothing."""
     torch.manual_seed(0)

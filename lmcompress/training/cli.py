@@ -77,8 +77,8 @@ def train(
     start = None
     if init:
         pieces, start = start_of(init)
-        try:  # whether it can, before the text is cut into pieces
-            grow(Transformer(recipe.model), start.weights, recipe.copies)
+        try:
+            grow(Transformer(recipe.model), start.weights)  # whether it can, before the text is cut into pieces
         except ValueError as error:
             raise click.UsageError(f"{', '.join(init)}: {error}") from None
         if pieces is not None:

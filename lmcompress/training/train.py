@@ -47,7 +47,6 @@ class Recipe:
     alone: bool = False  # digits and codes are pieces by themselves in what is read
     taught: float = 0.0  # share of the loss that is a teacher's: nats per token by its probabilities
     beside: int = 0  # tokens of which it is known what a mixer adds, if the loss is that of both together
-    copies: Sequence[int] = ()  # for each layer the one of the first weights' that it begins as, if not its own number
 
     @staticmethod
     def load(path: Path) -> Recipe:
@@ -126,7 +125,7 @@ def train(
         step, elapsed, calibrated = saved["step"], saved["elapsed"], saved["calibrated"]
         before = saved.get("before", before)  # checkpoints of 0.3.0 have none
     elif init is not None:
-        grow(model, {name: w.to(device) for name, w in init.weights.items()}, recipe.copies)
+        grow(model, {name: w.to(device) for name, w in init.weights.items()})
     mix = data.Mix(ids, recipe.sequence, recipe.seed)
     validation = data.validation(ids, recipe.sequence, 64 * recipe.sequence)
     compiled = {}
@@ -276,31 +275,12 @@ def cost(saved: dict[str, Any]) -> tuple[int, float]:
     return tokens + saved["step"] * recipe.batch * recipe.sequence, hours + saved["elapsed"] / 3600
 
 
-def deepened(weights: dict[str, Tensor], copies: Sequence[int]) -> dict[str, Tensor]:
-    """Weights of as many layers as `copies` names, each once or more; all but the first copy of a layer write nothing. Raises
-    ValueError where one is not there."""
-    result = {name: w for name, w in weights.items() if not name.startswith("blocks.")}
-    for i, layer in enumerate(copies):
-        of_layer = {name: w for name, w in weights.items() if name.startswith(f"blocks.{layer}.")}
-        if not of_layer:
-            raise ValueError(f"the first weights have no layer {layer}")
-        for name, w in of_layer.items():
-            role = name.rsplit(".", 1)[-1]
-            again = layer in copies[:i] and role in ("o", "down")
-            result[f"blocks.{i}.{role}"] = torch.zeros_like(w) if again else w
-    return result
-
-
 @torch.no_grad()
-def grow(model: Transformer, weights: dict[str, Tensor], copies: Sequence[int] = ()) -> None:
+def grow(model: Transformer, weights: dict[str, Tensor]) -> None:
     """Takes the float weights of a model of the same vocabulary that is larger in no dimension, but for attention and MLPs
     that the new one lacks, which are left out: the grown model starts with the predictions of the rest (as in Net2Net, Chen et al. 2016). New layers, heads and columns of the MLP read with their
     first weights and write nothing; new channels hold nothing. A normalized vector is longer by the root of the widths'
-    ratio for these zeros: the matrices that read it are made smaller by as much, those that add to it larger. `copies`: see Recipe."""
-    if copies:
-        if len(copies) != model.config.n_layer:
-            raise ValueError(f"copies of {len(copies)} layers for {model.config.n_layer}")
-        weights = deepened(weights, copies)
+    ratio for these zeros: the matrices that read it are made smaller by as much, those that add to it larger."""
     known = model.state_dict()
     calibration = ("clip_v", "clip_o", "clip_u", "qkv_gain", "up_gain", "head_gain")
     old = {name: w for name, w in weights.items() if not name.endswith(calibration)}
