@@ -714,7 +714,7 @@ def models(as_json: bool) -> None:
             "name": name,
             "sha256": model.digest.hex(),
             "bytes": files[0].stat().st_size,
-            "files": [path.name for path in files],
+            "files": {path.name: path.stat().st_size for path in files},
             **known,
             **asdict(model.config),
             "longest_window": model.config.longest_window,
@@ -729,7 +729,7 @@ def models(as_json: bool) -> None:
         click.echo(
             f"  {e['n_layer']} layers of {e['d_model']}, {e['vocab_size']:,} pieces, sees at most {e['longest_window']} of them in a layer"
         )
-        beside = f" ({', '.join(e['files'][1:])})" if e["files"][1:] else ""
+        beside = "".join(f" ({name}: {size:,} bytes)" for name, size in list(e["files"].items())[1:])
         click.echo(
             f"  has read {e['tokens'] or 0:,} pieces of {e['text'] or 'some text'}; knows {e['ngrams']:,} n-grams{beside}"
         )

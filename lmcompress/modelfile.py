@@ -26,7 +26,7 @@ import numpy as np
 
 from lmcompress.config import HEAD_SIZE, ModelConfig
 from lmcompress.errors import CorruptError, MissingModelError, UnsupportedError
-from lmcompress.ngrams import MAX_LINES, NONE, WAYS, aligned, table_of
+from lmcompress.ngrams import LINE, MAX_LINES, NONE, WAYS, aligned, table_of
 from lmcompress.tokenizer import MAX_PIECE, Tokenizer
 
 MAGIC = b"\x89LMMODEL"
@@ -42,7 +42,6 @@ MAX_FILE = 1 << 30
 MAX_TREES = 64
 MAX_TRIE = 65534  # nodes below the root (segment.c)
 DIGEST_SIZE = 32
-LINE = 4 * WAYS  # bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,10 +182,8 @@ def loads(data: bytes, folders: Sequence[Path] = (SHIPPED,)) -> Model:
     content, digest = memoryview(data)[:-DIGEST_SIZE], data[-DIGEST_SIZE:]
     if hashlib.sha256(content).digest() != digest:
         raise CorruptError("damaged model file: its SHA-256 does not fit")
-    (size,) = struct.unpack_from("<I", content, len(MAGIC))
-    begin = len(MAGIC) + 4 + size
     try:
-        header = json.loads(bytes(content[len(MAGIC) + 4 : begin]))
+        header, begin = _header(content)
         arithmetic, config, name = header["arithmetic"], ModelConfig(**header["config"]), str(header["name"])
         trees, lines = header.get("trees", 1), header.get("ngrams", 0)
         named = bytes.fromhex(header.get("table", ""))
@@ -244,6 +241,13 @@ def loads(data: bytes, folders: Sequence[Path] = (SHIPPED,)) -> Model:
     return Model(name, config, tokenizer, depths, embed, layers, head, head_scale, head_gain, card, digest, ngrams)
 
 
+def _header(content: bytes | memoryview) -> tuple[Any, int]:
+    """What a model file's JSON says, and where the body begins."""
+    (size,) = struct.unpack_from("<I", content, len(MAGIC))
+    begin = len(MAGIC) + 4 + size
+    return json.loads(bytes(content[len(MAGIC) + 4 : begin])), begin
+
+
 def _check_config(c: ModelConfig) -> None:
     """Bounds that keep every sum of docs/MODEL.md within its width, and what a header may claim within reason."""
     sizes = asdict(c).values()
@@ -280,16 +284,21 @@ def load_table(digest: bytes, folders: Sequence[Path] = (SHIPPED,)) -> np.ndarra
     path = _ending(digest, TABLE_SUFFIX, folders)
     if path is None:
         raise MissingModelError(f"no n-grams with SHA-256 {digest.hex()}; their file belongs beside the model's")
+    return read_table(path)[0]
+
+
+def read_table(path: Path) -> tuple[np.ndarray, bytes]:
+    """The n-grams in a file, uint16 [N, 2, WAYS], and their id. Raises CorruptError."""
     data = aligned(min(path.stat().st_size, MAX_FILE))  # in memory: a mapped file may change after it has been checked
     with path.open("rb") as file:
         file.readinto(data.data)
-    content = data[:-DIGEST_SIZE]
+    content, digest = data[:-DIGEST_SIZE], data[-DIGEST_SIZE:].tobytes()
     if content.size % LINE or content[:LINE].tobytes() != TABLE_MAGIC.ljust(LINE, b"\0"):
         raise CorruptError(f"{path.name} is no file of n-grams")
     if hashlib.sha256(content.data).digest() != digest:
         raise CorruptError(f"damaged n-grams: the SHA-256 of {path.name} does not fit")
     table = content[LINE:].view("<u2").reshape(-1, 2, WAYS)
-    return table if sys.byteorder == "little" else table_of(table[:, 0], table[:, 1])
+    return (table if sys.byteorder == "little" else table_of(table[:, 0], table[:, 1])), digest
 
 
 def _ending(digest: bytes, suffix: str, folders: Sequence[Path]) -> Path | None:
@@ -322,9 +331,7 @@ def load(name_or_path: str | os.PathLike[str]) -> Model:
 def files(name_or_path: str | os.PathLike[str]) -> list[Path]:
     """A model's file, and that of its n-grams where it names one. Raises MissingModelError."""
     path = _path_of(os.fsdecode(name_or_path))
-    with path.open("rb") as file:
-        _, size = struct.unpack(f"<{len(MAGIC)}sI", file.read(len(MAGIC) + 4))
-        named = json.loads(file.read(size)).get("table", "")
+    named = _header(path.read_bytes())[0].get("table", "")
     table = _ending(bytes.fromhex(named), TABLE_SUFFIX, (path.parent, SHIPPED)) if named else None
     return [path] if table is None else [path, table]
 
@@ -344,4 +351,4 @@ def find(digest: bytes) -> Model:
     path = _ending(digest, SUFFIX, (SHIPPED,))
     if path is None:
         raise MissingModelError(f"no model with SHA-256 {digest.hex()}; give its file with --model")
-    return load(path)
+    return loads(path.read_bytes())

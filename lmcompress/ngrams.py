@@ -9,6 +9,7 @@ import numpy as np
 
 ORDERS = (2, 3, 4, 6)  # tokens of a context
 WAYS = 16  # n-grams of a line
+LINE = 4 * WAYS  # bytes
 CLASSES = 8  # of how likely the token is
 CHECK = 0x1FFF
 MAX_LINES = 1 << 22
@@ -24,7 +25,7 @@ def aligned(size: int) -> np.ndarray:
 
 def table_of(keys: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """uint16 [N, 2, WAYS], each line one cache line, of keys and tokens, [N, WAYS] each."""
-    table = aligned(4 * WAYS * len(keys)).view(np.uint16).reshape(len(keys), 2, WAYS)
+    table = aligned(LINE * len(keys)).view(np.uint16).reshape(len(keys), 2, WAYS)
     table[:, 0], table[:, 1] = keys, tokens
     return table
 

@@ -7,9 +7,9 @@
 # from the integers of default-14, from the mean of these and that end, and with integers from the mean of both ends and, twice,
 # those of default-14. From there the networks have another shape (docs/LOG.md): default-18 without the last attention, which
 # default-19, with integers from the mean of what default-18 began with, twice, and its end, has again. On two CPU cores with
-# AMX 7,000 to 10,000 tokens a second. On a GPU: far more tokens. Then its n-grams are counted, unless OUT has those of `fast` already (ngrams.lmn). The folder has the pool's shards
-# and those of corpora/debian.py, which only the last five runs and the n-grams of the shipped model have read. The model is
-# OUT/default.lmm with OUT/ngrams.lmn.
+# AMX 7,000 to 10,000 tokens a second. On a GPU: far more tokens. Then its n-grams are counted, unless OUT has those of `fast`
+# already (ngrams.lmn). The folder has the pool's shards and those of corpora/debian.py, which only the last five runs and the
+# n-grams of the shipped model have read. The model is OUT/default.lmm with OUT/ngrams.lmn.
 set -eu
 data=$(realpath "$1") out=$(realpath -m "$2") init=(--init fast)
 cd "$(dirname "$0")/.."

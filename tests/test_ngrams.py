@@ -172,6 +172,8 @@ def test_models_share_n_grams(tmp_path: Path) -> None:
         arguments = ["--data", str(text), "--lines", "100", "--table", str(table), str(toy), str(path)]
         result = CliRunner().invoke(ngrams.main, arguments)
         assert result.exit_code == 0, result.output
+    elsewhere = ["--data", str(SAMPLES), "--table", str(table.with_suffix(".bin")), str(toy), str(paths[0])]
+    assert CliRunner().invoke(ngrams.main, elsewhere).exit_code == 2  # where no model would find it
     one, two = map(modelfile.load, paths)
     assert paths[0].stat().st_size < toy.stat().st_size + 200 and modelfile.files(paths[0]) == [paths[0], table]
     assert modelfile.files(toy) == [toy]

@@ -154,12 +154,14 @@ def learn(text: Text, n_lines: int) -> np.ndarray:
 @click.option("--lines", type=click.IntRange(0, MAX_LINES), default=1 << 17, show_default=True,
               help="Of the table, 64 bytes each.")  # fmt: skip
 @click.option("--table", type=click.Path(dir_okay=False, path_type=Path), default=None,
-              help="A file of n-grams that OUT names instead of having them itself, so that models of one vocabulary share "
+              help="A file of n-grams, .lmn, in the folder of OUT, that OUT names instead of having them itself, so that models of one vocabulary share "
                    "them; written if it is not there.")  # fmt: skip
 @click.argument("model")
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
 def main(source: Path, lines: int, table: Path | None, model: str, out: Path) -> None:
     """Give a model a table of n-grams: MODEL is a shipped one's name or a file, OUT the file to write."""
+    if table is not None and table.suffix != modelfile.TABLE_SUFFIX:
+        raise click.UsageError(f"{table}: models look for their n-grams in files {modelfile.TABLE_SUFFIX}")
     try:
         loaded = modelfile.load(model)
     except (OSError, LMCompressError) as error:
@@ -167,8 +169,7 @@ def main(source: Path, lines: int, table: Path | None, model: str, out: Path) ->
     digest = b""
     try:
         if table is not None and table.exists():
-            digest = table.read_bytes()[-modelfile.DIGEST_SIZE :]
-            found = modelfile.load_table(digest, [table.parent])
+            found, digest = modelfile.read_table(table)
         else:
             found = counted(source, loaded, lines)
             if table is not None:
